@@ -1,0 +1,287 @@
+package events
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// What reading or verifying an event can report.
+var (
+	ErrMalformed = errors.New("malformed event")
+	ErrVersion   = errors.New("unknown event version")
+	ErrSeal      = errors.New("bad seal")
+	ErrMismatch  = errors.New("command does not fit its decision")
+	ErrExpired   = errors.New("writ has expired")
+)
+
+// The event types. The number is the major version: readers ignore fields that
+// they do not know and refuse versions that they do not know.
+const (
+	TypeWrit     = "writ.command.v1"
+	TypeDecision = "writ.decision.v1"
+	TypeOutcome  = "writ.outcome.v1"
+)
+
+// ContentType is the message header's value (CloudEvents NATS binding, structured mode).
+const ContentType = "application/cloudevents+json"
+
+// MaxEvent is the size of the largest event, in bytes: a body of 1 MiB, its
+// decision and the envelope.
+const MaxEvent = 1<<20 + 256<<10
+
+// Leeway is how far the clocks of api and worker may differ when a writ's
+// expiry is judged.
+const Leeway = time.Minute
+
+// Message is an event ready for the ledger.
+type Message struct {
+	ID      string // the CloudEvents id and the Nats-Msg-Id
+	Subject string
+	Data    []byte
+}
+
+// Event is an event read from the ledger. The Raw fields alias the message.
+type Event struct {
+	ID   string
+	Type string
+	Time time.Time
+	Seal Seal
+
+	RawDecision json.RawMessage
+	RawCommand  json.RawMessage
+	RawOutcome  json.RawMessage
+
+	Decision Decision // set for TypeWrit and TypeDecision
+	Command  Command  // set for TypeWrit
+	Outcome  Outcome  // set for TypeOutcome
+}
+
+// NewWrit binds the command to the decision, seals the decision and encodes
+// both as one message whose id is the command's. d.Command is overwritten;
+// the writ expires at expires.
+func NewWrit(keys *Keyring, d *Decision, c *Command, expires time.Time) (Message, error) {
+	rawCommand, err := json.Marshal(c)
+	if err != nil {
+		return Message{}, fmt.Errorf("encode command %s: %w", c.ID, err)
+	}
+	d.Command = &CommandRef{ID: c.ID, SHA256: Digest(rawCommand), Expires: expires.UTC()}
+	rawDecision, err := json.Marshal(d)
+	if err != nil {
+		return Message{}, fmt.Errorf("encode decision %s: %w", d.ID, err)
+	}
+	m := Message{ID: c.ID, Subject: CommandSubject(c.Kind, Partition(c.ResourceID), c.Action)}
+	m.Data = encode(header{id: m.ID, kind: TypeWrit, source: "/writ/api", subject: c.Kind + "/" + c.ResourceID, at: c.IssuedAt},
+		keys.Seal(rawDecision), part{"decision", rawDecision}, part{"command", rawCommand})
+	return m, sized(m)
+}
+
+// NewDecision seals and encodes a decision that permits no command.
+func NewDecision(keys *Keyring, d *Decision) (Message, error) {
+	raw, err := json.Marshal(d)
+	if err != nil {
+		return Message{}, fmt.Errorf("encode decision %s: %w", d.ID, err)
+	}
+	return DecisionMessage(keys, d, raw)
+}
+
+// DecisionMessage encodes a decision whose bytes exist already.
+func DecisionMessage(keys *Keyring, d *Decision, raw []byte) (Message, error) {
+	m := Message{ID: d.ID, Subject: DecisionSubject(d.Resource.Kind, d.Action, d.Effect)}
+	source := "/writ/api"
+	if d.Stage == StageApply {
+		source = "/writ/worker"
+	}
+	m.Data = encode(header{id: m.ID, kind: TypeDecision, source: source, subject: d.Resource.Kind + "/" + d.Resource.ID, at: d.EvaluatedAt},
+		keys.Seal(raw), part{"decision", raw})
+	return m, sized(m)
+}
+
+// NewOutcome seals and encodes an outcome.
+func NewOutcome(keys *Keyring, o *Outcome) (Message, error) {
+	raw, err := json.Marshal(o)
+	if err != nil {
+		return Message{}, fmt.Errorf("encode outcome %s: %w", o.ID, err)
+	}
+	return OutcomeMessage(keys, o, raw)
+}
+
+// OutcomeMessage encodes an outcome whose bytes exist already.
+func OutcomeMessage(keys *Keyring, o *Outcome, raw []byte) (Message, error) {
+	m := Message{ID: o.ID, Subject: OutcomeSubject(o.Kind, o.Action, o.Status)}
+	m.Data = encode(header{id: m.ID, kind: TypeOutcome, source: "/writ/worker", subject: o.Kind + "/" + o.ResourceID, at: o.At},
+		keys.Seal(raw), part{"outcome", raw})
+	return m, sized(m)
+}
+
+func sized(m Message) error {
+	if len(m.Data) > MaxEvent {
+		return fmt.Errorf("%w: %d bytes, at most %d", ErrMalformed, len(m.Data), MaxEvent)
+	}
+	return nil
+}
+
+type header struct {
+	id, kind, source, subject string
+	at                        time.Time
+}
+
+type part struct {
+	name string
+	raw  []byte
+}
+
+// encode writes the envelope by hand: encoding/json would copy, and could
+// re-indent, the parts, whose bytes must stay as they are.
+func encode(h header, s Seal, parts ...part) []byte {
+	size := 320
+	for _, p := range parts {
+		size += len(p.raw) + 16
+	}
+	b := make([]byte, 0, size)
+	b = append(b, `{"specversion":"1.0","id":`...)
+	b = appendString(b, h.id)
+	b = append(b, `,"source":`...)
+	b = appendString(b, h.source)
+	b = append(b, `,"type":`...)
+	b = appendString(b, h.kind)
+	b = append(b, `,"subject":`...)
+	b = appendString(b, h.subject)
+	b = append(b, `,"time":"`...)
+	b = h.at.UTC().AppendFormat(b, time.RFC3339Nano)
+	b = append(b, `","datacontenttype":"application/json","data":{`...)
+	for _, p := range parts {
+		b = append(b, '"')
+		b = append(b, p.name...)
+		b = append(b, `":`...)
+		b = append(b, p.raw...)
+		b = append(b, ',')
+	}
+	b = append(b, `"seal":{"kid":`...)
+	b = appendString(b, s.KeyID)
+	b = append(b, `,"mac":`...)
+	b = appendString(b, s.MAC)
+	return append(b, `}}}`...)
+}
+
+func appendString(b []byte, s string) []byte {
+	q, _ := json.Marshal(s) // never fails: a string
+	return append(b, q...)
+}
+
+// Parse reads an event. It reports ErrMalformed or ErrVersion and does not
+// look at the seal: see Verify.
+func Parse(data []byte) (*Event, error) {
+	if len(data) > MaxEvent {
+		return nil, fmt.Errorf("%w: %d bytes, at most %d", ErrMalformed, len(data), MaxEvent)
+	}
+	var env struct {
+		SpecVersion string    `json:"specversion"`
+		ID          string    `json:"id"`
+		Type        string    `json:"type"`
+		Time        time.Time `json:"time"`
+		Data        struct {
+			Decision json.RawMessage `json:"decision"`
+			Command  json.RawMessage `json:"command"`
+			Outcome  json.RawMessage `json:"outcome"`
+			Seal     Seal            `json:"seal"`
+		} `json:"data"`
+	}
+	if err := json.Unmarshal(data, &env); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrMalformed, err)
+	}
+	if env.SpecVersion != "1.0" {
+		return nil, fmt.Errorf("%w: CloudEvents specversion %q", ErrVersion, env.SpecVersion)
+	}
+	e := &Event{
+		ID: env.ID, Type: env.Type, Time: env.Time, Seal: env.Data.Seal,
+		RawDecision: env.Data.Decision, RawCommand: env.Data.Command, RawOutcome: env.Data.Outcome,
+	}
+	switch env.Type {
+	case TypeWrit:
+		return e, errors.Join(read("decision", e.RawDecision, &e.Decision), read("command", e.RawCommand, &e.Command))
+	case TypeDecision:
+		return e, read("decision", e.RawDecision, &e.Decision)
+	case TypeOutcome:
+		return e, read("outcome", e.RawOutcome, &e.Outcome)
+	}
+	return nil, fmt.Errorf("%w: type %q", ErrVersion, env.Type)
+}
+
+func read(name string, raw json.RawMessage, into any) error {
+	if len(raw) == 0 || bytes.Equal(raw, []byte("null")) {
+		return fmt.Errorf("%w: no %s", ErrMalformed, name)
+	}
+	if err := json.Unmarshal(raw, into); err != nil {
+		return fmt.Errorf("%w: %s: %w", ErrMalformed, name, err)
+	}
+	return nil
+}
+
+// Verify checks an event against the subject on which it stood: the seal, and
+// for a writ that decision and command belong together and permit this act.
+// It reports ErrSeal or ErrMismatch. It does not judge the expiry: see Expired.
+func (e *Event) Verify(keys *Keyring, subject string) error {
+	if e.Type == TypeOutcome {
+		if err := keys.Verify(e.RawOutcome, e.Seal); err != nil {
+			return err
+		}
+		o := &e.Outcome
+		return fits(
+			match{"id", e.ID, o.ID},
+			match{"subject", subject, OutcomeSubject(o.Kind, o.Action, o.Status)},
+		)
+	}
+	if err := keys.Verify(e.RawDecision, e.Seal); err != nil {
+		return err
+	}
+	d := &e.Decision
+	if e.Type == TypeDecision {
+		return fits(
+			match{"id", e.ID, d.ID},
+			match{"subject", subject, DecisionSubject(d.Resource.Kind, d.Action, d.Effect)},
+		)
+	}
+	c := &e.Command
+	if d.Command == nil || d.Effect != Allow || d.Stage != StageRequest {
+		return fmt.Errorf("%w: the decision permits no command", ErrMismatch)
+	}
+	return fits(
+		match{"digest", Digest(e.RawCommand), d.Command.SHA256},
+		match{"id", e.ID, c.ID},
+		match{"command", c.ID, d.Command.ID},
+		match{"principal", c.PrincipalID, d.Principal.ID},
+		match{"action", c.Action, d.Action},
+		match{"kind", c.Kind, d.Resource.Kind},
+		match{"resource", c.ResourceID, d.Resource.ID},
+		match{"tenant", c.Tenant, d.Tenant},
+		match{"subject", subject, CommandSubject(c.Kind, Partition(c.ResourceID), c.Action)},
+	)
+}
+
+// Expired reports ErrExpired when the writ's permission had ended at now, with
+// Leeway for clocks that differ.
+func (e *Event) Expired(now time.Time) error {
+	if c := e.Decision.Command; c != nil && now.After(c.Expires.Add(Leeway)) {
+		return fmt.Errorf("%w: at %s", ErrExpired, c.Expires.Format(time.RFC3339))
+	}
+	return nil
+}
+
+type match struct{ what, have, want string }
+
+func fits(all ...match) error {
+	var wrong []string
+	for _, m := range all {
+		if m.have != m.want {
+			wrong = append(wrong, m.what)
+		}
+	}
+	if len(wrong) > 0 {
+		return fmt.Errorf("%w: %s", ErrMismatch, strings.Join(wrong, ", "))
+	}
+	return nil
+}

@@ -1,0 +1,82 @@
+package events
+
+import (
+	"fmt"
+	"hash/fnv"
+	"strings"
+)
+
+// The streams.
+const (
+	StreamLedger = "LEDGER" // commands, decisions and outcomes; never forgets
+	StreamDead   = "DEAD"   // what could not be processed
+)
+
+// The subjects' first two tokens; everything on the ledger starts with one of them.
+const (
+	prefixCommand  = "writ.cmd"
+	prefixDecision = "writ.decision"
+	prefixOutcome  = "writ.outcome"
+)
+
+// What the streams listen to.
+const (
+	AllCommands  = prefixCommand + ".>"
+	AllDecisions = prefixDecision + ".>"
+	AllOutcomes  = prefixOutcome + ".>"
+	AllDead      = "writ.dead.>"
+)
+
+// Partitions is the number of partitions of commands. It is part of the wire
+// contract: changing it would move resources between partitions and so lose
+// their order.
+const Partitions = 16
+
+// Partition gives the partition of a resource: FNV-1a of its id, modulo Partitions.
+func Partition(resourceID string) int {
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(resourceID)) // never fails: hash.Hash
+	return int(h.Sum32() % Partitions)
+}
+
+// CommandSubject is writ.cmd.<kind>.<partition>.<action>.
+func CommandSubject(kind string, partition int, action string) string {
+	return fmt.Sprintf("%s.%s.%02d.%s", prefixCommand, kind, partition, action)
+}
+
+// PartitionFilter matches the commands of one partition, of every kind.
+func PartitionFilter(partition int) string {
+	return fmt.Sprintf("%s.*.%02d.*", prefixCommand, partition)
+}
+
+// DecisionSubject is writ.decision.<kind>.<action>.<effect>.
+func DecisionSubject(kind, action string, effect Effect) string {
+	return prefixDecision + "." + kind + "." + Token(action) + "." + string(effect)
+}
+
+// OutcomeSubject is writ.outcome.<kind>.<action>.<status>.
+func OutcomeSubject(kind, action string, status Status) string {
+	return prefixOutcome + "." + kind + "." + Token(action) + "." + string(status)
+}
+
+// DeadSubject is writ.dead.<service>.<stream>.<sequence>: one subject per
+// refused message, so that a refusal repeated is recognized as the same.
+func DeadSubject(service, stream string, sequence uint64) string {
+	return fmt.Sprintf("writ.dead.%s.%s.%d", service, stream, sequence)
+}
+
+// WaitSubject is the core NATS subject on which one api instance hears of
+// outcomes. No stream listens to it.
+func WaitSubject(instance string) string { return "writ.wait." + instance }
+
+// Token makes an action usable as one token of a subject: an action such as
+// view:approver may hold characters that subjects must not (space, dot, * and >).
+func Token(action string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', r >= '0' && r <= '9', r == '-', r == '_', r == ':':
+			return r
+		}
+		return '_'
+	}, action)
+}

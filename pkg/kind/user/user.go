@@ -1,0 +1,52 @@
+// Package user is the directory: one row for everybody who can sign in, fed
+// from Stytch's trusted_metadata. The api reads roles and attributes from it
+// on every request, so that taking a role away counts at once.
+package user
+
+import (
+	"maps"
+	"slices"
+
+	"github.com/writ-project/writ/pkg/kind"
+)
+
+// DefaultTenant is the tenant of a request that names none.
+const DefaultTenant = "default"
+
+// Guest is the role of a principal who has no other: Cerbos wants at least one.
+const Guest = "guest"
+
+// Membership is what a user is in one tenant.
+type Membership struct {
+	Roles []string       `json:"roles"`
+	Attr  map[string]any `json:"attr,omitempty"`
+}
+
+// User is a row of the directory. Its id is Stytch's user id and its version
+// is the principal's version in decisions.
+type User struct {
+	kind.Meta
+	Email     string `json:"email"`
+	FirstName string `json:"first_name,omitempty"`
+	LastName  string `json:"last_name,omitempty"`
+	// Tenants are the user's memberships by tenant.
+	Tenants map[string]Membership `json:"tenants"`
+}
+
+// Kind is the directory's kind. Its rows change only by commands of their own
+// (sync), so it is not in the registry of kinds with CRUD routes.
+var Kind = kind.Define[User]("user")
+
+// In gives the user's roles and attributes in a tenant; never nil, and Guest
+// where there are none.
+func (u *User) In(tenant string) (roles []string, attr map[string]any) {
+	m := u.Tenants[tenant]
+	if len(m.Roles) == 0 {
+		return []string{Guest}, map[string]any{}
+	}
+	attr = maps.Clone(m.Attr)
+	if attr == nil {
+		attr = map[string]any{}
+	}
+	return slices.Clone(m.Roles), attr
+}
