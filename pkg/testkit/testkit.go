@@ -42,7 +42,7 @@ var shared struct {
 //
 //	func TestMain(m *testing.M) { testkit.Main(m) }
 //
-// Goroutines that libraries keep for the life of the process are ignored; opts adds to them.
+// opts excuse what a library keeps for the life of the process, for example goleak.IgnoreTopFunction.
 func Main(m *testing.M, opts ...goleak.Option) {
 	shared.Lock()
 	shared.active = true
@@ -60,22 +60,12 @@ func Main(m *testing.M, opts ...goleak.Option) {
 	}
 	http.DefaultClient.CloseIdleConnections()
 	if code == 0 {
-		if err := goleak.Find(append(processLife(), opts...)...); err != nil {
+		if err := goleak.Find(opts...); err != nil {
 			fmt.Fprintf(os.Stderr, "testkit: goroutines outlived the tests: %v\n", err)
 			code = 1
 		}
 	}
 	os.Exit(code)
-}
-
-// processLife lists goroutines that libraries start once and never end.
-func processLife() []goleak.Option {
-	return []goleak.Option{
-		goleak.IgnoreTopFunction("go.opencensus.io/stats/view.(*worker).start"),
-		goleak.IgnoreTopFunction("github.com/golang/glog.(*fileSink).flushDaemon"),
-		// Started by the first embedded server's clock and rate counters.
-		goleak.IgnoreTopFunction("github.com/nats-io/nats-server/v2/server/ats.init.0.func1"),
-	}
 }
 
 // Need skips the test because what is not installed, or fails it when WRIT_TEST_REQUIRE=all.

@@ -1,0 +1,49 @@
+package telemetry
+
+import (
+	"context"
+	"net/textproto"
+
+	"github.com/nats-io/nats.go"
+	"go.opentelemetry.io/otel/propagation"
+)
+
+// propagator is W3C Trace Context (traceparent, tracestate) and W3C Baggage.
+var propagator = propagation.NewCompositeTextMapPropagator(propagation.TraceContext{}, propagation.Baggage{})
+
+// Inject writes the span of ctx into a message's header, sampled or not. It does nothing when header is nil.
+func Inject(ctx context.Context, header nats.Header) {
+	if header != nil {
+		propagator.Inject(ctx, carrier(header))
+	}
+}
+
+// Extract returns ctx with the remote span that a message's header names, or ctx itself if it names none or is not
+// well formed.
+func Extract(ctx context.Context, header nats.Header) context.Context {
+	return propagator.Extract(ctx, carrier(header))
+}
+
+// carrier writes names as the specification spells them, in lower case: NATS headers are case-sensitive. Reading also
+// accepts the spelling of publishers that treat them as HTTP headers.
+type carrier nats.Header
+
+func (c carrier) Get(key string) string {
+	if values := c[key]; len(values) > 0 {
+		return values[0]
+	}
+	if values := c[textproto.CanonicalMIMEHeaderKey(key)]; len(values) > 0 {
+		return values[0]
+	}
+	return ""
+}
+
+func (c carrier) Set(key, value string) { c[key] = []string{value} }
+
+func (c carrier) Keys() []string {
+	keys := make([]string, 0, len(c))
+	for key := range c {
+		keys = append(keys, key)
+	}
+	return keys
+}
