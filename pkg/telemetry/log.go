@@ -94,3 +94,22 @@ func (h *traceHandler) with(apply func(slog.Handler) slog.Handler) slog.Handler 
 	inner := append(h.inner[:len(h.inner):len(h.inner)], apply)
 	return &traceHandler{root: h.root, inner: inner}
 }
+
+// LoggerFromEnv is [NewLogger] on standard error, set by WRIT_LOG_LEVEL (debug, info, warn, error; info if empty) and
+// WRIT_LOG_FORMAT (json, text). What they cannot mean is logged and left at its default: a service that starts mute
+// because of a typing error would be worse than one that says so.
+func LoggerFromEnv(service string) *slog.Logger {
+	level, format := slog.LevelInfo, os.Getenv("WRIT_LOG_FORMAT")
+	var levelErr error
+	if text := os.Getenv("WRIT_LOG_LEVEL"); text != "" {
+		levelErr = level.UnmarshalText([]byte(text))
+	}
+	log := NewLogger(service, os.Stderr, level, format)
+	if levelErr != nil {
+		log.Warn("WRIT_LOG_LEVEL is not debug, info, warn or error", "error", levelErr)
+	}
+	if format != "" && format != FormatJSON && format != FormatText {
+		log.Warn("WRIT_LOG_FORMAT is neither json nor text", "format", format)
+	}
+	return log
+}
