@@ -34,7 +34,7 @@ test: build ## run every test with the race detector; WRIT_TEST_REQUIRE=all fail
 	@if [ -n "$(CERBOS)" ] || [ "$${WRIT_TEST_REQUIRE:-}" = all ]; then $(MAKE) --no-print-directory policy-test; \
 	else echo "policy-test: skipped, needs the Cerbos binary (WRIT_CERBOS_BIN)"; fi
 	@status=0; for module in $(MODULES); do \
-		packages=$$(cd $$module && go list ./... 2>/dev/null) || true; \
+		packages=$$(cd $$module && go list ./...); \
 		[ -n "$$packages" ] || continue; \
 		echo "== $${module#$(CURDIR)/}"; \
 		parallel=$$(nproc 2>/dev/null || echo 2); \
