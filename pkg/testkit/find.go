@@ -16,7 +16,7 @@ import (
 // find returns the path of an executable: the value of variable if set, else program on PATH, in the
 // repository's .tools/bin, or under one of the glob patterns (the last match, that is the newest version).
 func find(program, variable string, patterns ...string) (string, error) {
-	if path := os.Getenv(variable); path != "" {
+	if path := os.Getenv(variable); path != "" { // a variable without a name is never set
 		if _, err := exec.LookPath(path); err != nil {
 			return "", fmt.Errorf("%s: %w", variable, err)
 		}
@@ -38,6 +38,9 @@ func find(program, variable string, patterns ...string) (string, error) {
 				return path, nil
 			}
 		}
+	}
+	if variable == "" {
+		return "", fmt.Errorf("%s is not on PATH", program)
 	}
 	return "", fmt.Errorf("%s is not on PATH; install it or set %s", program, variable)
 }

@@ -93,7 +93,12 @@ func postgresProgram(name string) (string, error) {
 		}
 		return filepath.Abs(path)
 	}
-	return find(name, "", "/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/opt/homebrew/opt/postgresql*/bin")
+	path, err := find(name, "", "/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/opt/homebrew/opt/postgresql*/bin")
+	if err != nil {
+		return "", err
+	}
+	// A link on PATH need not have the other programs beside it.
+	return filepath.EvalSymlinks(path)
 }
 
 func newPostgres(bin string, settings []string) (server *PG, err error) {
