@@ -95,7 +95,7 @@ func postgresProgram(name string) (string, error) {
 	}
 	path, err := find(name, "", "/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/opt/homebrew/opt/postgresql*/bin")
 	if err != nil {
-		return "", err
+		return "", fmt.Errorf("%w; install it or set WRIT_POSTGRES_BIN", err)
 	}
 	// A link on PATH need not have the other programs beside it.
 	return filepath.EvalSymlinks(path)
