@@ -64,12 +64,12 @@ type Event struct {
 // both as one message whose id is the command's. d.Command is overwritten;
 // the writ expires at expires.
 func NewWrit(keys *Keyring, d *Decision, c *Command, expires time.Time) (Message, error) {
-	rawCommand, err := json.Marshal(c)
+	rawCommand, err := marshal(c)
 	if err != nil {
 		return Message{}, fmt.Errorf("encode command %s: %w", c.ID, err)
 	}
 	d.Command = &CommandRef{ID: c.ID, SHA256: Digest(rawCommand), Expires: expires.UTC()}
-	rawDecision, err := json.Marshal(d)
+	rawDecision, err := marshal(d)
 	if err != nil {
 		return Message{}, fmt.Errorf("encode decision %s: %w", d.ID, err)
 	}
@@ -81,7 +81,7 @@ func NewWrit(keys *Keyring, d *Decision, c *Command, expires time.Time) (Message
 
 // NewDecision seals and encodes a decision that permits no command.
 func NewDecision(keys *Keyring, d *Decision) (Message, error) {
-	raw, err := json.Marshal(d)
+	raw, err := marshal(d)
 	if err != nil {
 		return Message{}, fmt.Errorf("encode decision %s: %w", d.ID, err)
 	}
@@ -102,7 +102,7 @@ func DecisionMessage(keys *Keyring, d *Decision, raw []byte) (Message, error) {
 
 // NewOutcome seals and encodes an outcome.
 func NewOutcome(keys *Keyring, o *Outcome) (Message, error) {
-	raw, err := json.Marshal(o)
+	raw, err := marshal(o)
 	if err != nil {
 		return Message{}, fmt.Errorf("encode outcome %s: %w", o.ID, err)
 	}
@@ -115,6 +115,24 @@ func OutcomeMessage(keys *Keyring, o *Outcome, raw []byte) (Message, error) {
 	m.Data = encode(header{id: m.ID, kind: TypeOutcome, source: "/writ/worker", subject: o.Kind + "/" + o.ResourceID, at: o.At},
 		keys.Seal(raw), part{"outcome", raw})
 	return m, sized(m)
+}
+
+// EncodeDecision gives a decision's bytes, for DecisionMessage.
+func EncodeDecision(d *Decision) ([]byte, error) { return marshal(d) }
+
+// EncodeOutcome gives an outcome's bytes, for OutcomeMessage.
+func EncodeOutcome(o *Outcome) ([]byte, error) { return marshal(o) }
+
+// marshal encodes without escaping <, > and &, which would make a body up to
+// six times as large on the ledger as it was on arrival.
+func marshal(v any) ([]byte, error) {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil {
+		return nil, err
+	}
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
 }
 
 func sized(m Message) error {

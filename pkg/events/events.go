@@ -144,9 +144,9 @@ type Command struct {
 	// Body is the new resource (create), an RFC 7396 merge patch (update), or
 	// what another action needs; absent for delete.
 	Body json.RawMessage `json:"body,omitempty"`
-	// IfMatch is the version that the resource must have when the command is
-	// applied; 0 means any.
-	IfMatch int64 `json:"if_match,omitempty"`
+	// IfMatch are the versions of which the resource must have one when the
+	// command is applied; empty means any.
+	IfMatch []int64 `json:"if_match,omitempty"`
 	// Fingerprint is the hex SHA-256 of what the client asked for, kept to tell
 	// a retry under an idempotency key from another request under the same key.
 	Fingerprint string `json:"fingerprint,omitempty"`
@@ -182,3 +182,19 @@ type Outcome struct {
 // OutcomeID is the id of the one final outcome of a command. It is derived, so
 // that publishing it again is recognized as the same.
 func OutcomeID(commandID string) string { return commandID + ".outcome" }
+
+// Notice is what the api instance that waits for a command is told when it is
+// done, over core NATS and without a record: the row in commands is the durable
+// answer. It is believed no more than that: it carries no permission.
+type Notice struct {
+	CommandID string `json:"command_id"`
+	Status    Status `json:"status"`
+	Code      string `json:"code,omitempty"`
+	Reason    string `json:"reason,omitempty"`
+	Version   int64  `json:"version,omitempty"`
+	Attempts  int    `json:"attempts"`
+	// DecisionID is the decision that was acted on.
+	DecisionID string          `json:"decision_id"`
+	Result     json.RawMessage `json:"result,omitempty"` // the resource after the command
+	At         time.Time       `json:"at"`
+}

@@ -234,3 +234,6 @@ func (c Column) reset(v reflect.Value) {
 		panic(fmt.Sprintf("kind: default of %s: %v", c.Name, err))
 	}
 }
+
+// Type is the field's Go type; a pointer when it may be NULL.
+func (c Column) Type() reflect.Type { return c.typ }

@@ -5,7 +5,9 @@ package user
 
 import (
 	"maps"
+	"reflect"
 	"slices"
+	"time"
 
 	"github.com/writ-project/writ/pkg/kind"
 )
@@ -49,4 +51,39 @@ func (u *User) In(tenant string) (roles []string, attr map[string]any) {
 		attr = map[string]any{}
 	}
 	return slices.Clone(m.Roles), attr
+}
+
+// ActionSync brings a directory row up to date with Stytch.
+const ActionSync = "sync"
+
+// Sync is the body of a sync command: what Stytch said of the user.
+type Sync struct {
+	Email     string                `json:"email"`
+	FirstName string                `json:"first_name,omitempty"`
+	LastName  string                `json:"last_name,omitempty"`
+	Tenants   map[string]Membership `json:"tenants"`
+}
+
+// Apply gives the user's row after the sync. row is nil for a new user. The
+// version counts changes only: a sync that finds the row as it is returns it as it is.
+func (s Sync) Apply(row *kind.Row, id string, at time.Time) *kind.Row {
+	next := Kind.New()
+	u := next.Value.(*User)
+	if row != nil {
+		*u = *row.Value.(*User)
+	} else {
+		u.Meta = kind.Meta{ID: id, Tenant: DefaultTenant, OwnerID: id, CreatedAt: at.UTC().Truncate(time.Microsecond)}
+	}
+	before := *u
+	u.Email, u.FirstName, u.LastName = s.Email, s.FirstName, s.LastName
+	u.Tenants = s.Tenants
+	if u.Tenants == nil {
+		u.Tenants = map[string]Membership{}
+	}
+	if row != nil && reflect.DeepEqual(before, *u) {
+		return row
+	}
+	u.Version++
+	u.UpdatedAt = at.UTC().Truncate(time.Microsecond)
+	return &next
 }
