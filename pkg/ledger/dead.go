@@ -1,0 +1,85 @@
+package ledger
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/writ-project/writ/pkg/events"
+	"github.com/writ-project/writ/pkg/fault"
+)
+
+// The headers of a dead letter. Its body is the original message's bytes; the
+// original's headers follow with HeaderOriginal before their names.
+const (
+	HeaderReason     = "Writ-Reason"
+	HeaderCode       = "Writ-Code"
+	HeaderService    = "Writ-Service"
+	HeaderSubject    = "Writ-Subject"
+	HeaderSequence   = "Writ-Sequence"
+	HeaderDeliveries = "Writ-Deliveries"
+	HeaderDeadAt     = "Writ-Dead-At"
+	HeaderOriginal   = "Writ-Original-"
+)
+
+// maxReason bounds the reason in a dead letter's header, in bytes.
+const maxReason = 2 << 10
+
+// DeadLetter is what could not be processed and why.
+type DeadLetter struct {
+	Service    string // worker, auditor
+	Code       string // bad-seal, expired, …
+	Reason     string
+	Deliveries int
+	Record     Record
+}
+
+// Bury stores a dead letter. Burying the same message of the same service
+// again is no error and stores nothing: there is one subject for each, which
+// takes one message only.
+func (l *Ledger) Bury(ctx context.Context, d DeadLetter) error {
+	ctx, cancel := context.WithTimeout(ctx, l.cfg.AppendTimeout)
+	defer cancel()
+	reason := d.Reason
+	if len(reason) > maxReason {
+		reason = reason[:maxReason]
+	}
+	m := &nats.Msg{Subject: events.DeadSubject(d.Service, events.StreamLedger, d.Record.Sequence), Data: d.Record.Data, Header: nats.Header{
+		HeaderService:    {d.Service},
+		HeaderCode:       {d.Code},
+		HeaderReason:     {oneLine(reason)},
+		HeaderSubject:    {d.Record.Subject},
+		HeaderSequence:   {strconv.FormatUint(d.Record.Sequence, 10)},
+		HeaderDeliveries: {strconv.Itoa(d.Deliveries)},
+		HeaderDeadAt:     {time.Now().UTC().Format(time.RFC3339Nano)},
+	}}
+	for k, v := range d.Record.Header {
+		m.Header[HeaderOriginal+k] = v
+	}
+	_, err := l.js.PublishMsg(ctx, m, jetstream.WithExpectLastSequencePerSubject(0))
+	var api *jetstream.APIError
+	if errors.As(err, &api) && api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence {
+		return nil // buried before
+	}
+	if err != nil {
+		return fault.Unreachable(Dependency, err)
+	}
+	return nil
+}
+
+// oneLine makes s fit for a header.
+func oneLine(s string) string {
+	b := []byte(s)
+	for i, c := range b {
+		if c == '\r' || c == '\n' {
+			b[i] = ' '
+		}
+	}
+	return string(b)
+}
+
+func isNotFound(err error) bool { return errors.Is(err, jetstream.ErrMsgNotFound) }

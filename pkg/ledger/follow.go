@@ -1,0 +1,207 @@
+package ledger
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/writ-project/writ/pkg/events"
+	"github.com/writ-project/writ/pkg/fault"
+)
+
+// Limits of one batch that Follow hands over.
+const (
+	followMessages = 512
+	followBytes    = 8 << 20
+)
+
+// Follow hands every message of the ledger from sequence from (inclusive) to
+// fn, in order, without a gap, in batches of what is there. It returns when ctx
+// ends, when fn reports an error, or when the reader fails; the caller follows
+// again from where it knows it is. A batch never mixes messages across a
+// detected gap: a gap is an error.
+func (l *Ledger) Follow(ctx context.Context, from uint64, fn func(context.Context, []Record) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	from = max(from, 1)
+	consumer, err := l.stream.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{
+		DeliverPolicy:     jetstream.DeliverByStartSequencePolicy,
+		OptStartSeq:       from,
+		InactiveThreshold: 10 * time.Second,
+	})
+	if err != nil {
+		return fault.Unreachable(Dependency, err)
+	}
+	msgs, err := consumer.Messages(jetstream.PullMaxMessages(2 * followMessages))
+	if err != nil {
+		return fault.Unreachable(Dependency, err)
+	}
+	defer msgs.Stop()
+
+	records := make(chan Record, followMessages)
+	failed := make(chan error, 1)
+	pumped := make(chan struct{})
+	go func() {
+		defer close(pumped)
+		failed <- pump(ctx, msgs, records)
+	}()
+	defer func() { // the pump ends before Follow does
+		cancel()
+		msgs.Stop()
+		<-pumped
+	}()
+
+	next := from
+	for {
+		var batch []Record
+		select {
+		case r := <-records:
+			batch = append(batch, r)
+		case err := <-failed:
+			return err
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		bytes := len(batch[0].Data)
+	gather:
+		for len(batch) < followMessages && bytes < followBytes {
+			select {
+			case r := <-records:
+				batch = append(batch, r)
+				bytes += len(r.Data)
+			default:
+				break gather
+			}
+		}
+		for _, r := range batch {
+			// The reader covers every subject of the stream, and nothing can be
+			// deleted from it, so sequences follow each other. Only the start may
+			// lie before what the ledger still holds.
+			if r.Sequence != next && next != from {
+				return fmt.Errorf("the ledger has a gap: %d follows %d", r.Sequence, next-1)
+			}
+			next = r.Sequence + 1
+		}
+		if err := fn(ctx, batch); err != nil {
+			return err
+		}
+	}
+}
+
+func pump(ctx context.Context, msgs jetstream.MessagesContext, out chan<- Record) error {
+	for {
+		m, err := msgs.Next(jetstream.NextContext(ctx))
+		if err != nil {
+			return fault.Unreachable(Dependency, err)
+		}
+		meta, err := m.Metadata()
+		if err != nil {
+			return fault.Unreachable(Dependency, err)
+		}
+		select {
+		case out <- record(m, meta):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// Contains tells which of the ids stand on the ledger at or after sequence
+// from, on the subjects given. It reads them all: it is meant for the rare
+// repeat of a publish that is older than DedupWindow.
+func (l *Ledger) Contains(ctx context.Context, from uint64, subjects []string, ids map[string]bool) (map[string]bool, error) {
+	found := map[string]bool{}
+	last, err := l.Last(ctx)
+	if err != nil || last < from || len(ids) == 0 {
+		return found, err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	consumer, err := l.stream.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{
+		DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: max(from, 1),
+		FilterSubjects: subjects, HeadersOnly: true, InactiveThreshold: 10 * time.Second,
+	})
+	if err != nil {
+		return nil, fault.Unreachable(Dependency, err)
+	}
+	if info, err := consumer.Info(ctx); err != nil {
+		return nil, fault.Unreachable(Dependency, err)
+	} else if info.NumPending == 0 {
+		return found, nil
+	}
+	msgs, err := consumer.Messages()
+	if err != nil {
+		return nil, fault.Unreachable(Dependency, err)
+	}
+	defer msgs.Stop()
+	for len(found) < len(ids) {
+		m, err := msgs.Next(jetstream.NextContext(ctx))
+		if err != nil {
+			return nil, fault.Unreachable(Dependency, err)
+		}
+		if id := m.Headers().Get(nats.MsgIdHdr); ids[id] {
+			found[id] = true
+		}
+		meta, err := m.Metadata()
+		if err != nil {
+			return nil, fault.Unreachable(Dependency, err)
+		}
+		if meta.NumPending == 0 || meta.Sequence.Stream >= last {
+			break
+		}
+	}
+	return found, nil
+}
+
+// Unapplied looks for the command with the given id among those of all
+// partitions that stand after the positions given, at most limit of them.
+// It reports whether it was found and whether everything was looked at.
+func (l *Ledger) Unapplied(ctx context.Context, positions map[int]uint64, commandID string, limit int) (rec Record, found, complete bool, err error) {
+	last, err := l.Last(ctx)
+	if err != nil {
+		return Record{}, false, false, err
+	}
+	for p := range events.Partitions {
+		from := positions[p] + 1
+		for limit > 0 {
+			tail, err := l.lastOf(ctx, p)
+			if err != nil {
+				return Record{}, false, false, err
+			}
+			to := min(tail, last)
+			if from > to {
+				break
+			}
+			records, more, err := l.Range(ctx, p, from, to, min(limit, maxGroup))
+			if err != nil {
+				return Record{}, false, false, err
+			}
+			for _, r := range records {
+				if r.Header.Get(nats.MsgIdHdr) == commandID {
+					return r, true, true, nil
+				}
+				from = r.Sequence + 1
+			}
+			limit -= max(len(records), 1)
+			if !more {
+				break
+			}
+		}
+	}
+	return Record{}, false, limit > 0, nil
+}
+
+// lastOf gives the sequence of the last command of a partition, 0 for none.
+func (l *Ledger) lastOf(ctx context.Context, partition int) (uint64, error) {
+	m, err := l.stream.GetLastMsgForSubject(ctx, events.PartitionFilter(partition))
+	if isNotFound(err) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, fault.Unreachable(Dependency, err)
+	}
+	return m.Sequence, nil
+}

@@ -1,0 +1,207 @@
+// Package ledger is the only package that touches JetStream: the streams, the
+// appends, the readers and the dead letters.
+//
+//	Append ──▶ queue ──▶ one group in flight at a time ──▶ LEDGER
+//	LEDGER ──▶ Partitions (durable, pinned, one consumer a partition) ──▶ worker
+//	LEDGER ──▶ Follow (ordered, from a sequence) ──▶ auditor
+package ledger
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"go.opentelemetry.io/otel/metric"
+	noopmetric "go.opentelemetry.io/otel/metric/noop"
+
+	"github.com/writ-project/writ/pkg/events"
+	"github.com/writ-project/writ/pkg/fault"
+)
+
+// Dependency is the ledger's name in /readyz and in errors.
+const Dependency = "ledger"
+
+// DedupWindow is how long JetStream remembers a message id. What may be
+// repeated later than that must be looked for first: see Contains.
+const DedupWindow = 2 * time.Minute
+
+// Config says how the streams are kept.
+type Config struct {
+	// Replicas of each stream: 1 or 3.
+	Replicas int
+	// MaxBytes bounds the ledger; 0 means the server's own limit. A full ledger
+	// refuses appends, it never forgets.
+	MaxBytes int64
+	// AppendTimeout is how long one group of appends may take; 0 means 5 s.
+	AppendTimeout time.Duration
+	// Meter receives the metrics; nil means none.
+	Meter metric.Meter
+}
+
+// Ledger is a connection to the ledger. It is safe for concurrent use.
+type Ledger struct {
+	nc     *nats.Conn
+	js     jetstream.JetStream
+	stream jetstream.Stream
+	cfg    Config
+
+	queue  chan *pending
+	queued atomic.Int64 // bytes
+	closed chan struct{}
+	once   sync.Once
+	done   sync.WaitGroup
+
+	appendTime metric.Float64Histogram
+	groupSize  metric.Int64Histogram
+}
+
+// Connect connects to NATS and keeps reconnecting for ever. While there is no
+// connection nothing is buffered: an append fails at once, so that what was
+// answered with an error is not done later.
+func Connect(url, name string, opts ...nats.Option) (*nats.Conn, error) {
+	all := append([]nats.Option{
+		nats.Name(name),
+		nats.MaxReconnects(-1),
+		nats.ReconnectWait(100 * time.Millisecond),
+		nats.ReconnectJitter(100*time.Millisecond, time.Second),
+		nats.ReconnectBufSize(-1),
+		nats.PingInterval(5 * time.Second),
+		nats.MaxPingsOutstanding(2),
+		nats.Timeout(2 * time.Second),
+		nats.DrainTimeout(5 * time.Second),
+	}, opts...)
+	nc, err := nats.Connect(url, all...)
+	if err != nil {
+		return nil, fmt.Errorf("connect to NATS (WRIT_NATS_URL): %w", err)
+	}
+	return nc, nil
+}
+
+// Open makes sure that the streams exist as they should be and starts the
+// appender. Close it before the connection.
+func Open(ctx context.Context, nc *nats.Conn, cfg Config) (*Ledger, error) {
+	if cfg.AppendTimeout == 0 {
+		cfg.AppendTimeout = 5 * time.Second
+	}
+	if cfg.Meter == nil {
+		cfg.Meter = noopmetric.Meter{}
+	}
+	if limit := nc.MaxPayload(); limit < MinPayload {
+		return nil, fmt.Errorf("the NATS server's max_payload is %d bytes, writ needs %d or more", limit, MinPayload)
+	}
+	js, err := jetstream.New(nc, jetstream.WithDefaultTimeout(cfg.AppendTimeout),
+		jetstream.WithPublishAsyncTimeout(cfg.AppendTimeout))
+	if err != nil {
+		return nil, fmt.Errorf("open JetStream: %w", err)
+	}
+	stream, err := ensure(ctx, js, cfg)
+	if err != nil {
+		return nil, fault.Unreachable(Dependency, err)
+	}
+	l := &Ledger{nc: nc, js: js, stream: stream, cfg: cfg, queue: make(chan *pending, maxQueue), closed: make(chan struct{})}
+	l.appendTime, err = cfg.Meter.Float64Histogram("writ.ledger.append.duration", metric.WithUnit("s"),
+		metric.WithDescription("From the call to the ledger's acknowledgement"),
+		metric.WithExplicitBucketBoundaries(.0002, .0005, .001, .002, .005, .01, .02, .05, .1, .25, .5, 1, 2.5, 5))
+	if err != nil {
+		return nil, err
+	}
+	l.groupSize, err = cfg.Meter.Int64Histogram("writ.ledger.append.group", metric.WithUnit("{message}"),
+		metric.WithDescription("Messages that one group of appends held"),
+		metric.WithExplicitBucketBoundaries(1, 2, 4, 8, 16, 32, 64, 128, 256))
+	if err != nil {
+		return nil, err
+	}
+	l.done.Go(l.appendLoop)
+	return l, nil
+}
+
+// MinPayload is the max_payload, in bytes, that the NATS server must allow: an
+// event, and its headers as a dead letter.
+const MinPayload = events.MaxEvent + 64<<10
+
+// ensure creates the streams or brings them up to date. It is safe to be run by
+// several services at once.
+func ensure(ctx context.Context, js jetstream.JetStream, cfg Config) (jetstream.Stream, error) {
+	maxBytes := cfg.MaxBytes
+	if maxBytes == 0 {
+		maxBytes = -1
+	}
+	stream, err := js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
+		Name:               events.StreamLedger,
+		Description:        "writ: commands with their decisions, all other decisions, outcomes",
+		Subjects:           []string{events.AllCommands, events.AllDecisions, events.AllOutcomes},
+		Storage:            jetstream.FileStorage,
+		Retention:          jetstream.LimitsPolicy,
+		Discard:            jetstream.DiscardNew,
+		MaxBytes:           maxBytes,
+		MaxMsgSize:         events.MaxEvent + 4<<10, // and its headers
+		Duplicates:         DedupWindow,
+		Replicas:           max(cfg.Replicas, 1),
+		AllowDirect:        true,
+		AllowAtomicPublish: true,
+		DenyDelete:         true,
+		DenyPurge:          true,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("create stream %s: %w", events.StreamLedger, err)
+	}
+	if _, err := js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
+		Name:        events.StreamDead,
+		Description: "writ: what could not be processed, with the reason",
+		Subjects:    []string{events.AllDead},
+		Storage:     jetstream.FileStorage,
+		Retention:   jetstream.LimitsPolicy,
+		Discard:     jetstream.DiscardNew,
+		MaxBytes:    -1,
+		Replicas:    max(cfg.Replicas, 1),
+		AllowDirect: true,
+	}); err != nil {
+		return nil, fmt.Errorf("create stream %s: %w", events.StreamDead, err)
+	}
+	return stream, nil
+}
+
+// Ready reports whether the ledger answers.
+func (l *Ledger) Ready(ctx context.Context) error {
+	if s := l.nc.Status(); s != nats.CONNECTED {
+		return fault.Unreachable(Dependency, fmt.Errorf("NATS connection is %s", s))
+	}
+	if _, err := l.stream.Info(ctx); err != nil {
+		return fault.Unreachable(Dependency, err)
+	}
+	return nil
+}
+
+// Last gives the sequence of the last message on the ledger, 0 when it is empty.
+func (l *Ledger) Last(ctx context.Context) (uint64, error) {
+	info, err := l.stream.Info(ctx)
+	if err != nil {
+		return 0, fault.Unreachable(Dependency, err)
+	}
+	return info.State.LastSeq, nil
+}
+
+// Close stops the appender when what is queued has been appended, or ctx ends.
+// The connection stays open: it belongs to whoever made it.
+func (l *Ledger) Close(ctx context.Context) error {
+	l.once.Do(func() { close(l.closed) })
+	stopped := make(chan struct{})
+	go func() {
+		l.done.Wait()
+		close(stopped)
+	}()
+	select {
+	case <-stopped:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("close the ledger: %w", ctx.Err())
+	}
+}
+
+// errClosed is the cause when the ledger was closed.
+var errClosed = errors.New("the ledger is closed")
