@@ -1,0 +1,33 @@
+// The worker service: see the package services/worker.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/caarlos0/env/v11"
+
+	"github.com/writ-project/writ/pkg/telemetry"
+	"github.com/writ-project/writ/services/worker"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "worker:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context) error {
+	cfg, err := env.ParseAs[worker.Config]()
+	if err != nil {
+		return err
+	}
+	cfg.Log = telemetry.LoggerFromEnv("writ-worker")
+	return worker.Run(ctx, cfg)
+}

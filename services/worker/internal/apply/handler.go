@@ -1,0 +1,88 @@
+package apply
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/writ-project/writ/pkg/events"
+	"github.com/writ-project/writ/pkg/fault"
+	"github.com/writ-project/writ/pkg/kind"
+	"github.com/writ-project/writ/pkg/kind/user"
+)
+
+// Handler changes rows of one kind. It works in memory only: what it returns
+// is written together with the rest of the batch, so a handler that fails or
+// panics has changed nothing.
+type Handler struct {
+	Kind *kind.Definition
+	// Creates is the action that makes a row; every other one needs it to exist.
+	Creates string
+	// Attrs gives the attributes for a decision about the command; row is nil
+	// when there is none yet.
+	Attrs func(row *kind.Row, c *events.Command) (map[string]any, error)
+	// Apply gives the row after the command, nil when it is deleted. Errors of
+	// pkg/fault reject the command; any other fails it.
+	Apply func(row *kind.Row, c *events.Command) (*kind.Row, error)
+}
+
+// CRUD handles create, update and delete of a kind.
+func CRUD(d *kind.Definition) Handler {
+	return Handler{
+		Kind:    d,
+		Creates: kind.ActionCreate,
+		Attrs: func(row *kind.Row, c *events.Command) (map[string]any, error) {
+			switch c.Action {
+			case kind.ActionCreate:
+				r, err := d.Create(c.ResourceID, c.Tenant, c.PrincipalID, c.Body, c.IssuedAt)
+				if err != nil {
+					return nil, err
+				}
+				return d.Attrs(r), nil
+			case kind.ActionUpdate:
+				return d.UpdateAttrs(*row, c.Body)
+			}
+			return d.Attrs(*row), nil
+		},
+		Apply: func(row *kind.Row, c *events.Command) (*kind.Row, error) {
+			switch c.Action {
+			case kind.ActionCreate:
+				if row != nil {
+					return nil, fault.Conflict("already-exists", "%s %s exists already", d.Name, c.ResourceID)
+				}
+				r, err := d.Create(c.ResourceID, c.Tenant, c.PrincipalID, c.Body, c.IssuedAt)
+				return &r, err
+			case kind.ActionUpdate:
+				r, err := d.Update(*row, c.Body, c.IssuedAt)
+				return &r, err
+			case kind.ActionDelete:
+				return nil, nil
+			}
+			return nil, fmt.Errorf("kind %s has no action %q", d.Name, c.Action)
+		},
+	}
+}
+
+// Directory handles sync, which brings a user's row up to date with what
+// Stytch says of them. A sync that changes nothing leaves the version alone, so
+// that decisions do not go stale for nothing.
+func Directory() Handler {
+	return Handler{
+		Kind:    user.Kind,
+		Creates: user.ActionSync,
+		Attrs:   func(*kind.Row, *events.Command) (map[string]any, error) { return map[string]any{}, nil },
+		Apply: func(row *kind.Row, c *events.Command) (*kind.Row, error) {
+			if c.Action != user.ActionSync {
+				return nil, fmt.Errorf("kind user has no action %q", c.Action)
+			}
+			var s user.Sync
+			if err := json.Unmarshal(c.Body, &s); err != nil {
+				return nil, fmt.Errorf("decode sync: %w", err)
+			}
+			return s.Apply(row, c.ResourceID, c.IssuedAt), nil
+		},
+	}
+}
+
+// now is when an outcome is made; whole microseconds, as SQL keeps it.
+func now() time.Time { return time.Now().UTC().Truncate(time.Microsecond) }

@@ -1,0 +1,116 @@
+package apply
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/writ-project/writ/pkg/events"
+	"github.com/writ-project/writ/pkg/ledger"
+	"github.com/writ-project/writ/pkg/telemetry"
+)
+
+// item is one command on its way through a batch.
+type item struct {
+	ledger.Record
+	partition  int
+	deliveries int
+	event      *events.Event // nil when it cannot be read
+	handler    Handler
+	refused    error // why it must not be applied: a dead letter without an outcome
+	poison     error // why it cannot be stored, found by trying it alone
+	ctx        context.Context
+	span       trace.Span
+}
+
+// lineUp puts the commands of a batch in their partitions' order without a
+// gap, fetching from the ledger what was not delivered in order. What is at or
+// before the positions is repeats.
+func (l *Loop) lineUp(ctx context.Context, batch []ledger.Delivery) (items []*item, repeats []ledger.Delivery, err error) {
+	cursor := maps.Clone(l.positions)
+	deliveries := make(map[uint64]int, len(batch))
+	for _, d := range batch {
+		deliveries[d.Sequence] = d.Deliveries
+		p := d.Partition
+		switch {
+		case d.Sequence <= l.positions[p]:
+			repeats = append(repeats, d)
+		case d.Sequence <= cursor[p]: // delivered twice within this batch
+		case l.behind[p] == 0 && d.Previous != 0 && d.Previous <= cursor[p]:
+			cursor[p] = d.Sequence
+			items = append(items, &item{Record: d.Record, partition: p, deliveries: d.Deliveries})
+		default:
+			l.fallBehind(p, d.Sequence)
+		}
+	}
+	for _, p := range slices.Sorted(maps.Keys(l.behind)) {
+		if l.held[p].until.After(time.Now()) {
+			continue
+		}
+		room := maxBatch - len(items)
+		if room <= 0 {
+			break
+		}
+		if l.behind[p] <= cursor[p] {
+			delete(l.behind, p)
+			continue
+		}
+		records, more, err := l.ledger.Range(ctx, p, cursor[p]+1, l.behind[p], room)
+		if err != nil {
+			return nil, nil, fmt.Errorf("fetch partition %d from %d: %w", p, cursor[p]+1, err)
+		}
+		for _, r := range records {
+			items = append(items, &item{Record: r, partition: p, deliveries: max(deliveries[r.Sequence], 1)})
+		}
+		if !more {
+			delete(l.behind, p)
+		}
+	}
+	for _, it := range items {
+		l.verify(it)
+	}
+	return items, repeats, nil
+}
+
+// verify reads a command and checks that it may be believed.
+func (l *Loop) verify(it *item) {
+	it.ctx = telemetry.Extract(context.Background(), it.Header)
+	it.event, it.refused = events.Parse(it.Data)
+	if it.refused == nil && it.event.Type != events.TypeWrit {
+		it.refused = fmt.Errorf("%w: a %s on a command's subject", events.ErrMismatch, it.event.Type)
+	}
+	if it.refused == nil {
+		it.refused = it.event.Verify(l.keys, it.Subject)
+	}
+	if it.refused == nil {
+		var ok bool
+		if it.handler, ok = l.handlers[it.event.Command.Kind]; !ok {
+			it.refused = fmt.Errorf("%w: kind %q is not known here", events.ErrVersion, it.event.Command.Kind)
+		}
+	}
+	it.ctx, it.span = l.startSpan(it)
+}
+
+// code names a refusal for programs.
+func code(err error) string {
+	for _, c := range []struct {
+		err  error
+		code string
+	}{
+		{events.ErrSeal, "bad-seal"}, {events.ErrMismatch, "mismatch"}, {events.ErrExpired, "expired"},
+		{events.ErrVersion, "unknown-version"}, {events.ErrMalformed, "malformed"}, {errReused, "command-id-reused"},
+	} {
+		if errors.Is(err, c.err) {
+			return c.code
+		}
+	}
+	return "failed"
+}
+
+// errReused is a second, different command under an id that has been used.
+var errReused = errors.New("another command of this id was applied before")

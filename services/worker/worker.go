@@ -1,0 +1,122 @@
+// Package worker applies commands from the ledger to SQL, exactly once.
+//
+//	LEDGER ──▶ apply loop ──▶ SQL (rows, commands, positions)
+//	              │   ▲
+//	              ▼   └── Cerbos, for decisions that have gone stale
+//	           LEDGER (second decisions, outcomes), DEAD
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/writ-project/writ/pkg/authz"
+	"github.com/writ-project/writ/pkg/events"
+	"github.com/writ-project/writ/pkg/health"
+	"github.com/writ-project/writ/pkg/kinds"
+	"github.com/writ-project/writ/pkg/ledger"
+	"github.com/writ-project/writ/pkg/store"
+	"github.com/writ-project/writ/pkg/telemetry"
+	"github.com/writ-project/writ/services/worker/internal/apply"
+)
+
+// Config is what the worker is started with. The tags name its settings.
+type Config struct {
+	Addr           string `env:"WRIT_WORKER_ADDR" envDefault:":8082"`
+	NATSURL        string `env:"WRIT_NATS_URL,required,notEmpty"`
+	LedgerReplicas int    `env:"WRIT_LEDGER_REPLICAS" envDefault:"1"`
+	LedgerMaxBytes int64  `env:"WRIT_LEDGER_MAX_BYTES" envDefault:"0"`
+	DatabaseURL    string `env:"WRIT_DATABASE_URL,required,notEmpty"`
+	Cerbos         string `env:"WRIT_CERBOS" envDefault:"embed:policies"`
+	PolicyRevision string `env:"WRIT_POLICY_REVISION"`
+	SealKeys       string `env:"WRIT_SEAL_KEYS,required,notEmpty"`
+
+	// Listener serves health and metrics; nil means to listen on Addr.
+	Listener net.Listener `env:"-"`
+	Log      *slog.Logger `env:"-"`
+	Version  string       `env:"-"`
+}
+
+// drainTimeout bounds the stop: SIGTERM ends the process within 10 s.
+const drainTimeout = 9 * time.Second
+
+// Run applies commands until ctx ends, then finishes the batch in hand.
+// It returns an error when it cannot start; outages later are waited out.
+func Run(ctx context.Context, cfg Config) (err error) {
+	// Bind, build, run, then drain in reverse.
+	if cfg.Listener == nil {
+		if cfg.Listener, err = net.Listen("tcp", cfg.Addr); err != nil {
+			return fmt.Errorf("WRIT_WORKER_ADDR: %w", err)
+		}
+	}
+	defer cfg.Listener.Close() // the server closes it first, if it gets that far
+
+	keys, err := events.ParseKeyring(cfg.SealKeys)
+	if err != nil {
+		return fmt.Errorf("WRIT_SEAL_KEYS: %w", err)
+	}
+	tel, err := telemetry.Setup(ctx, "writ-worker", cfg.Version)
+	if err != nil {
+		return err
+	}
+	defer closing(&err, func() error { return drain(tel.Shutdown) })
+
+	st, err := store.Open(ctx, cfg.DatabaseURL)
+	if err != nil {
+		return err
+	}
+	defer closing(&err, st.Close)
+	if err := st.Migrate(ctx); err != nil {
+		return fmt.Errorf("migrate the database: %w", err)
+	}
+	az, err := authz.Open(ctx, cfg.Cerbos, authz.WithRevision(cfg.PolicyRevision), authz.WithLogger(cfg.Log))
+	if err != nil {
+		return err
+	}
+	defer closing(&err, az.Close)
+
+	nc, err := ledger.Connect(cfg.NATSURL, "writ-worker")
+	if err != nil {
+		return err
+	}
+	defer nc.Close()
+	led, err := ledger.Open(ctx, nc, ledger.Config{Replicas: cfg.LedgerReplicas, MaxBytes: cfg.LedgerMaxBytes, Meter: tel.Meter()})
+	if err != nil {
+		return err
+	}
+	defer closing(&err, func() error { return drain(led.Close) })
+
+	handlers := []apply.Handler{apply.Directory()}
+	for _, d := range kinds.All {
+		handlers = append(handlers, apply.CRUD(d))
+	}
+	loop, err := apply.New(apply.Config{Ledger: led, Store: st, Authz: az, Keys: keys, Handlers: handlers, Log: cfg.Log, Telemetry: tel})
+	if err != nil {
+		return err
+	}
+
+	probes := health.New(
+		health.Check{Name: ledger.Dependency, Critical: true, Func: led.Ready},
+		health.Check{Name: "database", Critical: true, Func: st.Ping},
+		health.Check{Name: "cerbos", Critical: true, Func: az.Ready},
+	)
+
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return probes.Serve(ctx, probes.OperationsServer(tel.Handler()), cfg.Listener, drainTimeout) })
+	g.Go(func() error { return loop.Run(ctx) })
+	return g.Wait()
+}
+
+func drain(stop func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
+	defer cancel()
+	return stop(ctx)
+}
+
+func closing(err *error, stop func() error) { *err = errors.Join(*err, stop()) }
