@@ -1,0 +1,111 @@
+// Package auditor copies every decision and outcome from the ledger into Redis
+// streams, once and in order.
+//
+//	LEDGER ──ordered──▶ writer ──compare and append──▶ writ:decisions, writ:outcomes
+package auditor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/writ-project/writ/pkg/events"
+	"github.com/writ-project/writ/pkg/health"
+	"github.com/writ-project/writ/pkg/ledger"
+	"github.com/writ-project/writ/pkg/telemetry"
+	"github.com/writ-project/writ/services/auditor/internal/stream"
+)
+
+// Config is what the auditor is started with. The tags name its settings.
+type Config struct {
+	Addr           string `env:"WRIT_AUDITOR_ADDR" envDefault:":8081"`
+	NATSURL        string `env:"WRIT_NATS_URL,required,notEmpty"`
+	LedgerReplicas int    `env:"WRIT_LEDGER_REPLICAS" envDefault:"1"`
+	LedgerMaxBytes int64  `env:"WRIT_LEDGER_MAX_BYTES" envDefault:"0"`
+	RedisURL       string `env:"WRIT_REDIS_URL,required,notEmpty"`
+	SealKeys       string `env:"WRIT_SEAL_KEYS,required,notEmpty"`
+
+	// Listener serves health and metrics; nil means to listen on Addr.
+	Listener net.Listener `env:"-"`
+	Log      *slog.Logger `env:"-"`
+	Version  string       `env:"-"`
+}
+
+// drainTimeout bounds the stop: SIGTERM ends the process within 10 s.
+const drainTimeout = 9 * time.Second
+
+// maxLag is how many messages the audit log may be behind and still be ready.
+const maxLag = 100_000
+
+// Run copies until ctx ends. It returns an error when it cannot start; outages
+// later are waited out.
+func Run(ctx context.Context, cfg Config) (err error) {
+	if cfg.Listener == nil {
+		if cfg.Listener, err = net.Listen("tcp", cfg.Addr); err != nil {
+			return fmt.Errorf("WRIT_AUDITOR_ADDR: %w", err)
+		}
+	}
+	defer cfg.Listener.Close() // the server closes it first, if it gets that far
+
+	keys, err := events.ParseKeyring(cfg.SealKeys)
+	if err != nil {
+		return fmt.Errorf("WRIT_SEAL_KEYS: %w", err)
+	}
+	options, err := redis.ParseURL(cfg.RedisURL)
+	if err != nil {
+		return errors.New("WRIT_REDIS_URL: want redis://[user:password@]host:port/db") // the cause may hold the password
+	}
+	tel, err := telemetry.Setup(ctx, "writ-auditor", cfg.Version)
+	if err != nil {
+		return err
+	}
+	defer closing(&err, func() error { return drain(tel.Shutdown) })
+	rdb := redis.NewClient(options)
+	defer closing(&err, rdb.Close)
+
+	nc, err := ledger.Connect(cfg.NATSURL, "writ-auditor")
+	if err != nil {
+		return err
+	}
+	defer nc.Close()
+	led, err := ledger.Open(ctx, nc, ledger.Config{Replicas: cfg.LedgerReplicas, MaxBytes: cfg.LedgerMaxBytes, Meter: tel.Meter()})
+	if err != nil {
+		return err
+	}
+	defer closing(&err, func() error { return drain(led.Close) })
+	writer, err := stream.NewWriter(led, stream.New(rdb), keys, cfg.Log, tel)
+	if err != nil {
+		return err
+	}
+
+	probes := health.New(
+		health.Check{Name: ledger.Dependency, Critical: true, Func: led.Ready},
+		health.Check{Name: stream.Dependency, Critical: true, Func: func(ctx context.Context) error { return rdb.Ping(ctx).Err() }},
+		health.Check{Name: "audit-lag", Critical: false, Func: func(ctx context.Context) error {
+			lag, err := writer.Lag(ctx)
+			if err == nil && lag > maxLag {
+				err = fmt.Errorf("%d messages behind the ledger", lag)
+			}
+			return err
+		}},
+	)
+
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return probes.Serve(ctx, probes.OperationsServer(tel.Handler()), cfg.Listener, drainTimeout) })
+	g.Go(func() error { return writer.Run(ctx) })
+	return g.Wait()
+}
+
+func drain(stop func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
+	defer cancel()
+	return stop(ctx)
+}
+
+func closing(err *error, stop func() error) { *err = errors.Join(*err, stop()) }
