@@ -1,0 +1,144 @@
+// Package api is the HTTP side of writ: it authorizes every request with
+// Cerbos, puts commands with their decisions and all other decisions on the
+// ledger, and answers when the ledger has them.
+//
+//	HTTP ──▶ session (Stytch) ──▶ principal (SQL) ──▶ decision (Cerbos) ──▶ LEDGER ──▶ answer
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/writ-project/writ/pkg/authz"
+	"github.com/writ-project/writ/pkg/events"
+	"github.com/writ-project/writ/pkg/health"
+	"github.com/writ-project/writ/pkg/identity"
+	"github.com/writ-project/writ/pkg/kinds"
+	"github.com/writ-project/writ/pkg/ledger"
+	"github.com/writ-project/writ/pkg/store"
+	"github.com/writ-project/writ/pkg/telemetry"
+	"github.com/writ-project/writ/services/api/internal/server"
+)
+
+// Config is what the api is started with. The tags name its settings.
+type Config struct {
+	Addr            string `env:"WRIT_API_ADDR" envDefault:":8080"`
+	PublicURL       string `env:"WRIT_PUBLIC_URL"`
+	NATSURL         string `env:"WRIT_NATS_URL,required,notEmpty"`
+	LedgerReplicas  int    `env:"WRIT_LEDGER_REPLICAS" envDefault:"1"`
+	LedgerMaxBytes  int64  `env:"WRIT_LEDGER_MAX_BYTES" envDefault:"0"`
+	DatabaseURL     string `env:"WRIT_DATABASE_URL,required,notEmpty"`
+	Cerbos          string `env:"WRIT_CERBOS" envDefault:"embed:policies"`
+	PolicyRevision  string `env:"WRIT_POLICY_REVISION"`
+	SealKeys        string `env:"WRIT_SEAL_KEYS,required,notEmpty"`
+	StytchProjectID string `env:"STYTCH_PROJECT_ID,required,notEmpty"`
+	StytchSecret    string `env:"STYTCH_SECRET,required,notEmpty"`
+	StytchBaseURL   string `env:"STYTCH_BASE_URL"`
+
+	// Listener takes the requests; nil means to listen on Addr.
+	Listener net.Listener `env:"-"`
+	Log      *slog.Logger `env:"-"`
+	Version  string       `env:"-"`
+}
+
+// drainTimeout bounds the stop: SIGTERM ends the process within 10 s.
+const drainTimeout = 9 * time.Second
+
+// Run serves until ctx ends, then drains: no new requests, answers out, ledger
+// flushed. It returns an error when it cannot start; outages later are 503s.
+func Run(ctx context.Context, cfg Config) (err error) {
+	// Bind, build, run, then drain in reverse.
+	if cfg.Listener == nil {
+		if cfg.Listener, err = net.Listen("tcp", cfg.Addr); err != nil {
+			return fmt.Errorf("WRIT_API_ADDR: %w", err)
+		}
+	}
+	defer cfg.Listener.Close() // the server closes it first, if it gets that far
+
+	keys, err := events.ParseKeyring(cfg.SealKeys)
+	if err != nil {
+		return fmt.Errorf("WRIT_SEAL_KEYS: %w", err)
+	}
+	tel, err := telemetry.Setup(ctx, "writ-api", cfg.Version)
+	if err != nil {
+		return err
+	}
+	defer closing(&err, func() error { return drain(tel.Shutdown) })
+	st, err := store.Open(ctx, cfg.DatabaseURL)
+	if err != nil {
+		return err
+	}
+	defer closing(&err, st.Close)
+	az, err := authz.Open(ctx, cfg.Cerbos, authz.WithRevision(cfg.PolicyRevision), authz.WithLogger(cfg.Log))
+	if err != nil {
+		return err
+	}
+	defer closing(&err, az.Close)
+	id, err := identity.New(ctx, identity.Config{ProjectID: cfg.StytchProjectID, Secret: cfg.StytchSecret, BaseURL: cfg.StytchBaseURL})
+	if err != nil {
+		return err
+	}
+	defer id.Close()
+	nc, err := ledger.Connect(cfg.NATSURL, "writ-api")
+	if err != nil {
+		return err
+	}
+	defer nc.Close()
+	led, err := ledger.Open(ctx, nc, ledger.Config{Replicas: cfg.LedgerReplicas, MaxBytes: cfg.LedgerMaxBytes, Meter: tel.Meter()})
+	if err != nil {
+		return err
+	}
+	defer closing(&err, func() error { return drain(led.Close) })
+
+	probes := health.New(
+		health.Check{Name: ledger.Dependency, Critical: true, Func: led.Ready},
+		health.Check{Name: "database", Critical: true, Func: migrated(st)},
+		health.Check{Name: "cerbos", Critical: true, Func: az.Ready},
+		// Sessions are verified with cached keys, so an outage of Stytch is reported, not fatal.
+		health.Check{Name: "stytch", Critical: false, Func: id.Ping},
+	)
+	srv, handler, err := server.New(server.Config{
+		Ledger: led, Store: st, Authz: az, Identity: id, Keys: keys, Kinds: kinds.All, Health: probes,
+		Telemetry: tel, Log: cfg.Log, Version: cfg.Version, PublicURL: cfg.PublicURL,
+	})
+	if err != nil {
+		return err
+	}
+	defer srv.Close()
+
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		return probes.Serve(ctx, &http.Server{
+			Handler: handler, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: time.Minute,
+			IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 32 << 10, ErrorLog: slog.NewLogLogger(cfg.Log.Handler(), slog.LevelDebug),
+		}, cfg.Listener, drainTimeout)
+	})
+	return g.Wait()
+}
+
+// migrated is ready when the database answers and has the schema of this
+// version: the worker brings it there.
+func migrated(st *store.Store) func(context.Context) error {
+	return func(ctx context.Context) error {
+		pending, err := st.Pending(ctx)
+		if err == nil && pending {
+			err = errors.New("its schema is older than this version: the worker, or writ migrate, brings it up to date")
+		}
+		return err
+	}
+}
+
+func drain(stop func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
+	defer cancel()
+	return stop(ctx)
+}
+
+func closing(err *error, stop func() error) { *err = errors.Join(*err, stop()) }

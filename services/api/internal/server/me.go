@@ -1,0 +1,135 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/google/uuid"
+
+	"github.com/writ-project/writ/pkg/events"
+	"github.com/writ-project/writ/pkg/fault"
+	"github.com/writ-project/writ/pkg/identity"
+	"github.com/writ-project/writ/pkg/kind"
+	"github.com/writ-project/writ/pkg/kind/user"
+)
+
+// Me is who the caller is.
+type Me struct {
+	Principal MePrincipal `json:"principal"`
+}
+
+// MePrincipal is the principal as policies see it, and their e-mail address.
+type MePrincipal struct {
+	ID    string         `json:"id"`
+	Email string         `json:"email"`
+	Roles []string       `json:"roles"`
+	Attr  map[string]any `json:"attr"`
+}
+
+type meOutput struct{ Body Me }
+
+func (s *Server) registerMe() {
+	register(s, huma.Operation{
+		OperationID: "get-me", Method: http.MethodGet, Path: "/v1/me", Tags: []string{"me"},
+		Summary: "Who I am", Errors: []int{401, 403, 503},
+	}, s.getMe)
+	register(s, huma.Operation{
+		OperationID: "sync-me", Method: http.MethodPost, Path: "/v1/me/sync", Tags: []string{"me"},
+		Summary: "Bring my row of the directory up to date with Stytch", Errors: []int{401, 403, 503},
+	}, s.syncMe)
+}
+
+func (s *Server) getMe(ctx context.Context, _ *struct{}) (*meOutput, error) {
+	c := callerOf(ctx)
+	all, err := s.decide(ctx, c, events.Resource{Kind: user.Kind.Name, ID: c.ID, Version: c.User.Version, Attr: map[string]any{}}, kind.ActionRead)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.record(ctx, all[0]); err != nil {
+		return nil, err
+	}
+	if all[0].Effect != events.Allow {
+		return nil, denied(all[0])
+	}
+	return &meOutput{Body: me(c)}, nil
+}
+
+func me(c *caller) Me {
+	return Me{Principal: MePrincipal{ID: c.ID, Email: c.User.Email, Roles: c.Roles, Attr: c.Attr}}
+}
+
+func (s *Server) syncMe(ctx context.Context, _ *struct{}) (*meOutput, error) {
+	c := callerOf(ctx)
+	row, err := s.sync(ctx, c.Principal, c.User.Version)
+	if err != nil {
+		return nil, err
+	}
+	return &meOutput{Body: me(newCaller(row, c.Tenant, c.Session))}, nil
+}
+
+// firstSeen brings a user into the directory who has a valid session and no
+// row yet. Requests of one user that arrive together share the work.
+func (s *Server) firstSeen(ctx context.Context, id string) (kind.Row, error) {
+	v, err, _ := s.syncing.Do(id, func() (any, error) {
+		return s.sync(ctx, events.Principal{ID: id, Roles: []string{user.Guest}, Attr: map[string]any{}}, 0)
+	})
+	if err != nil {
+		return kind.Row{}, err
+	}
+	return v.(kind.Row), nil
+}
+
+// syncWait is how long a sync may take until its row is there.
+const syncWait = 5 * time.Second
+
+// sync asks Stytch what a user is and submits that as a command, as the user,
+// whom the policy lets refresh their own row. What they may do comes from
+// Stytch, never from the request.
+func (s *Server) sync(ctx context.Context, p events.Principal, version int64) (kind.Row, error) {
+	found, err := s.Identity.User(ctx, p.ID)
+	if fault.Is(err, fault.NotFound) {
+		return kind.Row{}, fault.New(fault.Unauthenticated, "unknown-user", "the session's user is gone")
+	}
+	if err != nil {
+		return kind.Row{}, err
+	}
+	body, err := json.Marshal(syncBody(found))
+	if err != nil {
+		return kind.Row{}, fmt.Errorf("encode sync of %s: %w", p.ID, err)
+	}
+	id, err := uuid.NewV7()
+	if err != nil {
+		return kind.Row{}, err
+	}
+	c := &caller{Principal: p, Tenant: user.DefaultTenant}
+	all, err := s.decide(ctx, c, events.Resource{Kind: user.Kind.Name, ID: p.ID, Version: version, Attr: map[string]any{}}, user.ActionSync)
+	if err != nil {
+		return kind.Row{}, err
+	}
+	if d := all[0]; d.Effect != events.Allow {
+		if err := s.record(ctx, d); err != nil {
+			return kind.Row{}, err
+		}
+		return kind.Row{}, denied(d)
+	}
+	o := &order{caller: c, commandID: id.String(), wait: syncWait, waits: true}
+	done, err := s.submit(ctx, o, all[0], events.Command{Kind: user.Kind.Name, ResourceID: p.ID, Action: user.ActionSync, Body: body})
+	if err != nil {
+		return kind.Row{}, err
+	}
+	if err := done.outcomeError(); err != nil {
+		return kind.Row{}, err
+	}
+	if !done.Status.Final() {
+		return kind.Row{}, fault.Unreachable("worker", context.DeadlineExceeded)
+	}
+	return s.Store.Get(ctx, user.Kind, p.ID)
+}
+
+func syncBody(u identity.User) user.Sync {
+	return user.Sync{Email: u.Email, FirstName: u.FirstName, LastName: u.LastName, Tenants: u.Tenants}
+}

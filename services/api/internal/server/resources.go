@@ -1,0 +1,267 @@
+package server
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"net/http"
+	"unicode/utf8"
+
+	"github.com/google/uuid"
+
+	"github.com/writ-project/writ/pkg/events"
+	"github.com/writ-project/writ/pkg/fault"
+	"github.com/writ-project/writ/pkg/kind"
+)
+
+// MutationHeaders are what every mutation takes.
+type MutationHeaders struct {
+	Prefer         string `header:"Prefer" doc:"wait=N: answer when the command is done, or after N seconds (RFC 7240; at most 30)" example:"wait=5"`
+	IdempotencyKey string `header:"Idempotency-Key" doc:"A retry with the same key and the same request is the same command" maxLength:"520"`
+	IfMatch        string `header:"If-Match" doc:"The ETag of the version to change (RFC 9110, 13.1.1)" maxLength:"1024"`
+}
+
+type createInput struct {
+	MutationHeaders
+	RawBody []byte
+}
+
+type updateInput struct {
+	MutationHeaders
+	ID      string `path:"id" format:"uuid"`
+	RawBody []byte
+}
+
+type deleteInput struct {
+	MutationHeaders
+	ID string `path:"id" format:"uuid"`
+}
+
+// mutationOutput is the answer to a mutation: the resource when it was waited
+// for, else the command.
+type mutationOutput struct {
+	Status   int
+	Location string `header:"Location"`
+	ETag     string `header:"ETag"`
+	Applied  string `header:"Preference-Applied"`
+	Command  string `header:"Writ-Command"`
+	Body     any
+}
+
+type getInput struct {
+	ID          string `path:"id" format:"uuid"`
+	IfNoneMatch string `header:"If-None-Match" doc:"Answer 304 if the version is still this one" maxLength:"1024"`
+}
+
+type getOutput struct {
+	Status int
+	ETag   string `header:"ETag"`
+	Body   any
+}
+
+// resources serves one kind.
+type resources struct {
+	*Server
+	def *kind.Definition
+}
+
+func (k *resources) create(ctx context.Context, in *createInput) (*mutationOutput, error) {
+	body, err := object(in.RawBody)
+	if err != nil {
+		return nil, err
+	}
+	o, err := newOrder(ctx, in.MutationHeaders, "create", k.def.Name, string(body))
+	if err != nil {
+		return nil, err
+	}
+	if done, err := k.earlier(ctx, o); done != nil || err != nil {
+		return k.answer(o, done, err)
+	}
+	id, err := uuid.NewV7()
+	if err != nil {
+		return nil, err
+	}
+	c := events.Command{Kind: k.def.Name, ResourceID: id.String(), Action: kind.ActionCreate, Body: body}
+	row, err := k.def.Create(c.ResourceID, o.caller.Tenant, o.caller.ID, body, c.IssuedAt)
+	if err != nil {
+		return nil, fault.InvalidField("body", "%v", err)
+	}
+	all, err := k.decide(ctx, o.caller, events.Resource{Kind: c.Kind, ID: c.ResourceID, Attr: k.def.Attrs(row)}, c.Action)
+	if err != nil {
+		return nil, err
+	}
+	if d := all[0]; d.Effect != events.Allow {
+		return nil, k.refuse(ctx, d, denied(d))
+	}
+	done, err := k.submit(ctx, o, all[0], c)
+	return k.answer(o, done, err)
+}
+
+func (k *resources) update(ctx context.Context, in *updateInput) (*mutationOutput, error) {
+	body, err := object(in.RawBody)
+	if err != nil {
+		return nil, err
+	}
+	return k.change(ctx, in.MutationHeaders, events.Command{Kind: k.def.Name, ResourceID: in.ID, Action: kind.ActionUpdate, Body: body})
+}
+
+func (k *resources) delete(ctx context.Context, in *deleteInput) (*mutationOutput, error) {
+	return k.change(ctx, in.MutationHeaders, events.Command{Kind: k.def.Name, ResourceID: in.ID, Action: kind.ActionDelete})
+}
+
+// change decides about a command on a resource that exists and submits it.
+func (k *resources) change(ctx context.Context, h MutationHeaders, c events.Command) (*mutationOutput, error) {
+	o, err := newOrder(ctx, h, c.Action, c.Kind, c.ResourceID, string(c.Body))
+	if err != nil {
+		return nil, err
+	}
+	versions, _, conditional, err := entityTags("If-Match", h.IfMatch)
+	if err != nil {
+		return nil, err
+	}
+	if done, err := k.earlier(ctx, o); done != nil || err != nil {
+		return k.answer(o, done, err)
+	}
+	row, err := k.load(ctx, o.caller, c.ResourceID)
+	if err != nil {
+		return nil, err
+	}
+	attrs := k.def.Attrs(row)
+	if c.Action == kind.ActionUpdate {
+		if attrs, err = k.def.UpdateAttrs(row, c.Body); err != nil {
+			return nil, fault.InvalidField("body", "%v", err)
+		}
+	}
+	all, err := k.decide(ctx, o.caller, events.Resource{Kind: c.Kind, ID: c.ResourceID, Version: row.Version, Attr: attrs}, c.Action, kind.ActionRead)
+	if err != nil {
+		return nil, err
+	}
+	d := all[0]
+	switch {
+	case d.Effect == events.Allow:
+	case all[1].Effect == events.Allow:
+		return nil, k.refuse(ctx, d, denied(d))
+	default: // not even to be known of: the same answer as for one that is not there
+		return nil, k.refuse(ctx, d, fault.Missing(k.def.Name, c.ResourceID))
+	}
+	if conditional && h.IfMatch != "*" {
+		c.IfMatch = versions
+		if stale(versions, row.Version) {
+			return nil, k.refuse(ctx, d, fault.Conflict(precondition, "%s %s is at version %d", c.Kind, c.ResourceID, row.Version))
+		}
+	}
+	done, err := k.submit(ctx, o, d, c)
+	return k.answer(o, done, err)
+}
+
+// stale reports whether none of the versions can match any more. A higher one
+// than the row's may: commands on the way to the row are not seen here.
+func stale(versions []int64, current int64) bool {
+	for _, v := range versions {
+		if v >= current {
+			return false
+		}
+	}
+	return true
+}
+
+// refuse records the decision and answers with cause, or says that it could
+// not be recorded.
+func (k *resources) refuse(ctx context.Context, d *events.Decision, cause error) error {
+	if err := k.record(ctx, d); err != nil {
+		return err
+	}
+	return cause
+}
+
+// load reads a resource of the caller's tenant.
+func (k *resources) load(ctx context.Context, c *caller, id string) (kind.Row, error) {
+	row, err := k.Store.Get(ctx, k.def, id)
+	if err == nil && row.Tenant != c.Tenant {
+		err = fault.Missing(k.def.Name, id)
+	}
+	return row, err
+}
+
+// answer tells what became of a mutation.
+func (k *resources) answer(o *order, c *command, err error) (*mutationOutput, error) {
+	if err != nil {
+		return nil, err
+	}
+	out := &mutationOutput{Command: c.ID}
+	if !o.waits || o.wait <= 0 || !c.Status.Final() {
+		out.Status, out.Location, out.Body = http.StatusAccepted, "/v1/commands/"+c.ID, c.accepted()
+		return out, nil
+	}
+	out.Applied = "wait"
+	if err := c.outcomeError(); err != nil {
+		p := k.problem(context.Background(), err)
+		p.CommandID = c.ID
+		return nil, p
+	}
+	switch c.Action {
+	case kind.ActionDelete:
+		out.Status = http.StatusNoContent
+		return out, nil
+	case kind.ActionCreate:
+		out.Status, out.Location = http.StatusCreated, "/v1/"+k.def.Plural+"/"+c.ResourceID
+	default:
+		out.Status = http.StatusOK
+	}
+	out.ETag, out.Body = etag(c.Version), json.RawMessage(c.Result)
+	return out, nil
+}
+
+func (k *resources) get(ctx context.Context, in *getInput) (*getOutput, error) {
+	versions, anyVersion, _, err := entityTags("If-None-Match", in.IfNoneMatch)
+	if err != nil {
+		return nil, err
+	}
+	c := callerOf(ctx)
+	row, err := k.load(ctx, c, in.ID)
+	if err != nil {
+		return nil, err
+	}
+	all, err := k.decide(ctx, c, events.Resource{Kind: k.def.Name, ID: in.ID, Version: row.Version, Attr: k.def.Attrs(row)}, kind.ActionRead)
+	if err != nil {
+		return nil, err
+	}
+	if err := k.record(ctx, all[0]); err != nil {
+		return nil, err
+	}
+	if all[0].Effect != events.Allow {
+		return nil, fault.Missing(k.def.Name, in.ID)
+	}
+	out := &getOutput{Status: http.StatusOK, ETag: etag(row.Version), Body: row}
+	for _, v := range versions {
+		anyVersion = anyVersion || v == row.Version
+	}
+	if anyVersion {
+		out.Status, out.Body = http.StatusNotModified, nil
+	}
+	return out, nil
+}
+
+// object compacts a JSON body that huma has validated and refuses what not
+// every database and reader can keep.
+func object(raw []byte) (json.RawMessage, error) {
+	if !utf8.Valid(raw) {
+		return nil, fault.New(fault.Malformed, "malformed", "the body is not UTF-8")
+	}
+	var b bytes.Buffer
+	if err := json.Compact(&b, raw); err != nil {
+		return nil, fault.New(fault.Malformed, "malformed", "the body is not JSON")
+	}
+	if bytes.Contains(b.Bytes(), []byte(`\u0000`)) {
+		var members map[string]any
+		if err := json.Unmarshal(b.Bytes(), &members); err != nil {
+			return nil, fault.New(fault.Malformed, "malformed", "the body is not a JSON object")
+		}
+		for name, v := range members {
+			if s, ok := v.(string); ok && bytes.ContainsRune([]byte(s), 0) {
+				return nil, fault.InvalidField("body."+name, "must not hold the character U+0000")
+			}
+		}
+	}
+	return b.Bytes(), nil
+}

@@ -1,0 +1,142 @@
+// Package server is the api's HTTP side. Every handler reads like the promise:
+// load, decide, record the decision, answer. What changes something is put on
+// the ledger together with the decision that permits it, and nowhere else.
+package server
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humachi"
+	"github.com/go-chi/chi/v5"
+	"github.com/go-chi/chi/v5/middleware"
+	"go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp"
+	"golang.org/x/sync/singleflight"
+
+	"github.com/writ-project/writ/pkg/authz"
+	"github.com/writ-project/writ/pkg/events"
+	"github.com/writ-project/writ/pkg/health"
+	"github.com/writ-project/writ/pkg/identity"
+	"github.com/writ-project/writ/pkg/kind"
+	"github.com/writ-project/writ/pkg/ledger"
+	"github.com/writ-project/writ/pkg/store"
+	"github.com/writ-project/writ/pkg/telemetry"
+)
+
+// Limits of one request.
+const (
+	maxBody        = 1 << 20          // bytes of a JSON body
+	requestTimeout = 10 * time.Second // beside what the client asks to wait
+	appendTimeout  = 3 * time.Second  // for the ledger to acknowledge
+	maxWait        = 30 * time.Second // Prefer: wait
+	writLife       = 24 * time.Hour   // how long a command may wait to be applied
+)
+
+// Config is what a Server works with.
+type Config struct {
+	Ledger    *ledger.Ledger
+	Store     *store.Store
+	Authz     authz.Authorizer
+	Identity  *identity.Client
+	Keys      *events.Keyring
+	Kinds     []*kind.Definition
+	Health    *health.Health
+	Telemetry *telemetry.Telemetry
+	Log       *slog.Logger
+	Version   string
+	PublicURL string
+}
+
+// Server answers requests.
+type Server struct {
+	Config
+	api     huma.API
+	metrics *metrics
+	waiters *waiters
+	recent  *recent
+	syncing singleflight.Group
+}
+
+// New makes a server that listens for outcomes until Close.
+func New(cfg Config) (*Server, http.Handler, error) {
+	s := &Server{Config: cfg, recent: newRecent(recentCommands)}
+	var err error
+	if s.metrics, err = newMetrics(cfg.Telemetry.Meter()); err != nil {
+		return nil, nil, err
+	}
+	if s.waiters, err = newWaiters(cfg.Ledger); err != nil {
+		return nil, nil, err
+	}
+	return s, s.routes(), nil
+}
+
+// Close stops listening for outcomes.
+func (s *Server) Close() { s.waiters.close() }
+
+func (s *Server) routes() http.Handler {
+	r := chi.NewRouter()
+	r.Use(requestID, middleware.GetHead, s.recoverer)
+	r.NotFound(func(w http.ResponseWriter, r *http.Request) {
+		writeProblem(w, r, newProblem(http.StatusNotFound, "not-found", "There is no "+r.URL.Path))
+	})
+	r.MethodNotAllowed(func(w http.ResponseWriter, r *http.Request) {
+		writeProblem(w, r, newProblem(http.StatusMethodNotAllowed, "method-not-allowed", r.Method+" is not allowed here"))
+	})
+	r.Get("/livez", s.Health.Livez)
+	r.Get("/readyz", s.Health.Readyz)
+	r.Method(http.MethodGet, "/metrics", s.Telemetry.Handler())
+
+	r.Group(func(r chi.Router) {
+		r.Use(
+			otelhttp.NewMiddleware("http", otelhttp.WithTracerProvider(s.Telemetry.TracerProvider()),
+				otelhttp.WithMeterProvider(s.Telemetry.MeterProvider()), otelhttp.WithPropagators(s.Telemetry.Propagator())),
+			nameSpan, deadline,
+		)
+		s.api = humachi.New(r, apiConfig(s.Version, s.PublicURL))
+		s.api.UseMiddleware(s.authenticate)
+		for _, d := range s.Kinds {
+			s.registerKind(d)
+		}
+		s.registerCommands()
+		s.registerMe()
+		r.Get("/docs", s.docs())
+	})
+	return r
+}
+
+func apiConfig(version, publicURL string) huma.Config {
+	huma.NewError = newHumaError
+	c := huma.DefaultConfig("writ", version)
+	c.Info.Description = "Commands on resources, each authorized by a policy and recorded with the decision that permits it."
+	c.Info.License = &huma.License{Name: "Apache-2.0", Identifier: "Apache-2.0"}
+	c.CreateHooks = nil // no $schema members in answers
+	c.DocsPath = ""     // ours needs nothing from elsewhere
+	c.RejectUnknownQueryParameters = true
+	if publicURL != "" {
+		c.Servers = []*huma.Server{{URL: publicURL}}
+	}
+	c.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
+		"session": {Type: "http", Scheme: "bearer", BearerFormat: "JWT", Description: "A Stytch session JWT or session token"},
+	}
+	c.Security = []map[string][]string{{"session": {}}}
+	return c
+}
+
+// register adds an operation whose errors go through the one table in problem.go.
+func register[I, O any](s *Server, op huma.Operation, handle func(context.Context, *I) (*O, error)) {
+	if op.Responses == nil {
+		op.Responses = map[string]*huma.Response{}
+	}
+	describeProblems(s.api, &op)
+	op.MaxBodyBytes = maxBody + 1 // huma refuses a body that reaches the limit
+	huma.Register(s.api, op, func(ctx context.Context, in *I) (*O, error) {
+		out, err := handle(ctx, in)
+		if err != nil {
+			return nil, s.problem(ctx, err)
+		}
+		return out, nil
+	})
+}

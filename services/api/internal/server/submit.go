@@ -1,0 +1,253 @@
+package server
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/writ-project/writ/pkg/events"
+	"github.com/writ-project/writ/pkg/fault"
+	"github.com/writ-project/writ/pkg/store"
+)
+
+// order is a mutation on its way to the ledger.
+type order struct {
+	caller      *caller
+	key         string // idempotency key, "" for none
+	wait        time.Duration
+	waits       bool // the client asked to wait
+	fingerprint string
+	commandID   string
+}
+
+// newOrder reads the headers that every mutation shares. The command's id comes
+// from the idempotency key, so a retry, on whatever instance and after whatever
+// crash, is the same command.
+func newOrder(ctx context.Context, h MutationHeaders, parts ...string) (*order, error) {
+	o := &order{caller: callerOf(ctx)}
+	var err error
+	if o.key, err = idempotencyKey(h.IdempotencyKey); err != nil {
+		return nil, err
+	}
+	if o.wait, o.waits, err = preferWait([]string{h.Prefer}); err != nil {
+		return nil, err
+	}
+	sum := sha256.New()
+	for _, p := range append(parts, h.IfMatch) {
+		fmt.Fprintf(sum, "%d:%s", len(p), p)
+	}
+	o.fingerprint = hex.EncodeToString(sum.Sum(nil))
+	if o.key == "" {
+		id, err := uuid.NewV7()
+		if err != nil {
+			return nil, fmt.Errorf("make a command id: %w", err)
+		}
+		o.commandID = id.String()
+		return o, nil
+	}
+	o.commandID = keyedID(o.caller.Tenant, o.caller.ID, o.key)
+	return o, nil
+}
+
+// keyedID derives a command's id from who asks and their idempotency key: a
+// UUIDv8 (RFC 9562, 5.8) over SHA-256.
+func keyedID(tenant, principal, key string) string {
+	sum := sha256.Sum256([]byte("writ idempotency key\x00" + tenant + "\x00" + principal + "\x00" + key))
+	var id uuid.UUID
+	copy(id[:], sum[:])
+	id[6] = id[6]&0x0f | 0x80
+	id[8] = id[8]&0x3f | 0x80
+	return id.String()
+}
+
+// earlier finds the command that an idempotency key already stands for among
+// those that are done. Found or not, nothing has been decided yet.
+func (s *Server) earlier(ctx context.Context, o *order) (*command, error) {
+	if o.key == "" {
+		return nil, nil
+	}
+	row, err := s.Store.Command(ctx, o.commandID)
+	if fault.Is(err, fault.NotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return s.same(ctx, o, fromRow(row), row.Fingerprint)
+}
+
+// same gives the command that the key stands for if this request is the one
+// that it was first sent with.
+func (s *Server) same(ctx context.Context, o *order, c *command, fingerprint string) (*command, error) {
+	if fingerprint != o.fingerprint {
+		return nil, fault.New(fault.KeyReused, "idempotency-key-reused", "this Idempotency-Key was used for another request")
+	}
+	// The answer tells what became of the command, so it is a decision too.
+	d, err := s.decideCommand(ctx, o.caller, c)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.record(ctx, d); err != nil {
+		return nil, err
+	}
+	if d.Effect != events.Allow {
+		return nil, denied(d)
+	}
+	return s.await(ctx, o, c, nil)
+}
+
+// submit puts the command on the ledger with the decision that permits it, and
+// waits for what becomes of it if the client asked to.
+func (s *Server) submit(ctx context.Context, o *order, d *events.Decision, c events.Command) (*command, error) {
+	c.ID, c.Tenant, c.PrincipalID, c.Fingerprint = o.commandID, o.caller.Tenant, o.caller.ID, o.fingerprint
+	c.IssuedAt = time.Now().UTC()
+	var told <-chan events.Notice
+	if o.wait > 0 {
+		ch, done := s.waiters.wait(c.ID)
+		defer done()
+		told, c.ReplyTo = ch, s.waiters.subject
+	}
+	m, err := events.NewWrit(s.Keys, d, &c, c.IssuedAt.Add(writLife))
+	if err != nil {
+		return nil, err
+	}
+	actx, cancel := within(ctx, appendTimeout)
+	defer cancel()
+	ack, err := s.Ledger.Append(actx, m)
+	if err != nil {
+		return nil, fmt.Errorf("submit command %s: %w", c.ID, err)
+	}
+	if ack.Duplicate {
+		return s.duplicate(ctx, o, d, ack.Sequence)
+	}
+	s.metrics.decided(ctx, d)
+	accepted := &command{
+		ID: c.ID, Status: events.StatusAccepted, Kind: c.Kind, ResourceID: c.ResourceID, Action: c.Action,
+		PrincipalID: c.PrincipalID, Tenant: c.Tenant, IssuedAt: c.IssuedAt, DecisionID: d.ID,
+	}
+	s.recent.add(accepted)
+	return s.await(ctx, o, accepted, told)
+}
+
+// duplicate answers a retry whose first try is on the ledger but not yet in
+// SQL: two at the same moment, or a client that was faster than the worker. The
+// decision that this one was given permits nothing, but it was taken, so it is
+// recorded.
+func (s *Server) duplicate(ctx context.Context, o *order, d *events.Decision, sequence uint64) (*command, error) {
+	d.Command = nil
+	if err := s.record(ctx, d); err != nil {
+		return nil, err
+	}
+	r, err := s.Ledger.Get(ctx, sequence)
+	if err != nil {
+		return nil, err
+	}
+	e, err := events.Parse(r.Data)
+	if err == nil {
+		err = e.Verify(s.Keys, r.Subject)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read command %s at %d: %w", o.commandID, sequence, err)
+	}
+	if e.Command.Fingerprint != o.fingerprint {
+		return nil, fault.New(fault.KeyReused, "idempotency-key-reused", "this Idempotency-Key was used for another request")
+	}
+	return s.await(ctx, o, fromEvent(e), nil)
+}
+
+// How often SQL is asked about a command that nobody told about.
+const (
+	pollFirst = 25 * time.Millisecond
+	pollMost  = 500 * time.Millisecond
+)
+
+// await gives the command as it stands when the client's wait is over or the
+// command is done. told may be nil; what it loses is found in SQL.
+func (s *Server) await(ctx context.Context, o *order, c *command, told <-chan events.Notice) (*command, error) {
+	if o.wait <= 0 || c.Status.Final() {
+		return c, nil
+	}
+	ctx, cancel := within(ctx, o.wait)
+	defer cancel()
+	poll := pollFirst
+	if told != nil {
+		poll = pollMost
+	}
+	for {
+		t := time.NewTimer(poll)
+		select {
+		case n := <-told:
+			t.Stop()
+			return c.with(n), nil
+		case <-ctx.Done():
+			t.Stop()
+			return c, nil
+		case <-t.C:
+		}
+		row, err := s.Store.Command(ctx, c.ID)
+		if err == nil && row.Status.Final() {
+			return fromRow(row), nil
+		}
+		poll = min(2*poll, pollMost) // an outage only costs the wait: the command is accepted
+	}
+}
+
+// command is what is known of a command.
+type command struct {
+	ID, Kind, ResourceID, Action, PrincipalID, Tenant string
+	Status                                            events.Status
+	Code, Reason                                      string
+	Attempts                                          int
+	Version                                           int64
+	DecisionID                                        string
+	IssuedAt, At                                      time.Time
+	Result                                            []byte
+}
+
+func (c *command) with(n events.Notice) *command {
+	out := *c
+	out.Status, out.Code, out.Reason, out.Attempts = n.Status, n.Code, n.Reason, n.Attempts
+	out.Version, out.DecisionID, out.Result, out.At = n.Version, n.DecisionID, n.Result, n.At
+	return &out
+}
+
+func fromRow(r store.Command) *command {
+	return &command{
+		ID: r.ID, Kind: r.Kind, ResourceID: r.ResourceID, Action: r.Action, PrincipalID: r.PrincipalID, Tenant: r.Tenant,
+		Status: r.Status, Code: r.Code, Reason: r.Reason, Attempts: r.Attempts, Version: r.Version, DecisionID: r.DecisionID,
+		IssuedAt: r.IssuedAt, At: r.At, Result: r.Result,
+	}
+}
+
+func fromEvent(e *events.Event) *command {
+	c := e.Command
+	return &command{
+		ID: c.ID, Kind: c.Kind, ResourceID: c.ResourceID, Action: c.Action, PrincipalID: c.PrincipalID, Tenant: c.Tenant,
+		Status: events.StatusAccepted, DecisionID: e.Decision.ID, IssuedAt: c.IssuedAt,
+	}
+}
+
+// outcomeError is the problem that a command ended with; nil if it was applied
+// or is not done.
+func (c *command) outcomeError() error {
+	kinds := map[string]fault.Kind{"denied": fault.Denied, "not-found": fault.NotFound, "already-exists": fault.KindConflict, precondition: fault.KindConflict}
+	switch c.Status {
+	case events.StatusRejected:
+		k, ok := kinds[c.Code]
+		if !ok {
+			k = fault.KindConflict
+		}
+		e := fault.New(k, c.Code, "%s", c.Reason)
+		if k == fault.Denied {
+			e.DecisionID = c.DecisionID
+		}
+		return e
+	case events.StatusFailed:
+		return fault.New(fault.Internal, "failed", "command %s failed: %s", c.ID, c.Reason)
+	}
+	return nil
+}
