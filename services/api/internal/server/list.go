@@ -26,16 +26,26 @@ type listInput struct {
 // Resolve implements huma.Resolver: the filters' names depend on the kind.
 func (in *listInput) Resolve(ctx huma.Context) []error {
 	in.filters = map[string]string{}
-	query := ctx.URL()
+	known := map[string]bool{}
 	for _, p := range ctx.Operation().Parameters {
-		if p.In != "query" || p.Extensions[filterMark] == nil {
-			continue
-		}
-		if values, ok := query.Query()[p.Name]; ok && len(values) > 0 {
-			in.filters[p.Name] = values[0]
+		if p.In == "query" {
+			known[p.Name] = p.Extensions[filterMark] != nil
 		}
 	}
-	return nil
+	var errs []error
+	u := ctx.URL()
+	for name, values := range u.Query() {
+		filter, ok := known[name]
+		switch {
+		case !ok:
+			errs = append(errs, &huma.ErrorDetail{Location: "query." + name, Message: "unknown query parameter"})
+		case len(values) > 1:
+			errs = append(errs, &huma.ErrorDetail{Location: "query." + name, Message: "given more than once"})
+		case filter:
+			in.filters[name] = values[0]
+		}
+	}
+	return errs
 }
 
 // filterMark marks the parameters of an operation that are filters on fields.

@@ -114,7 +114,6 @@ func apiConfig(version, publicURL string) huma.Config {
 	c.Info.License = &huma.License{Name: "Apache-2.0", Identifier: "Apache-2.0"}
 	c.CreateHooks = nil // no $schema members in answers
 	c.DocsPath = ""     // ours needs nothing from elsewhere
-	c.RejectUnknownQueryParameters = true
 	if publicURL != "" {
 		c.Servers = []*huma.Server{{URL: publicURL}}
 	}
@@ -131,6 +130,8 @@ func register[I, O any](s *Server, op huma.Operation, handle func(context.Contex
 		op.Responses = map[string]*huma.Response{}
 	}
 	describeProblems(s.api, &op)
+	// huma knows the parameters of the input's type only; an operation with others looks itself.
+	op.RejectUnknownQueryParameters = len(op.Parameters) == 0
 	op.MaxBodyBytes = maxBody + 1 // huma refuses a body that reaches the limit
 	huma.Register(s.api, op, func(ctx context.Context, in *I) (*O, error) {
 		out, err := handle(ctx, in)
