@@ -1,0 +1,83 @@
+package store
+
+import (
+	"encoding/json"
+	"time"
+
+	"github.com/writ-project/writ/pkg/events"
+	"github.com/writ-project/writ/pkg/kind"
+)
+
+// Command is what became of a command: the durable answer to whoever asks for
+// it, and what a repeated delivery publishes again.
+type Command struct {
+	ID, Tenant, Kind, ResourceID, Action, PrincipalID string
+
+	Status events.Status
+	// Code and Reason say why it was rejected, failed or is retried.
+	Code, Reason string
+	// Version is the resource's version after the command.
+	Version  int64
+	Attempts int
+	// Fingerprint is the hex SHA-256 of what the client asked for.
+	Fingerprint string
+	// DecisionID is the decision that was acted on.
+	DecisionID string
+	// Sequence is the command's on the ledger.
+	Sequence uint64
+	// Result is the resource after the command, so that a retry gets the same
+	// answer; nil for none.
+	Result json.RawMessage
+	// Outcome and Apply are the exact bytes of the outcome and of the second
+	// decision; nil for none.
+	Outcome, Apply json.RawMessage
+	// IssuedAt is when the api took it, At when the worker last did something
+	// about it. Whole microseconds are kept.
+	IssuedAt, At time.Time
+}
+
+var commandColumns = []string{
+	`"id"`, `"tenant"`, `"kind"`, `"resource_id"`, `"action"`, `"principal_id"`, `"status"`, `"code"`, `"reason"`,
+	`"version"`, `"attempts"`, `"fingerprint"`, `"decision_id"`, `"sequence"`, `"result"`, `"outcome"`, `"apply"`,
+	`"issued_at"`, `"at"`,
+}
+
+func (c *Command) values() []any {
+	return []any{
+		c.ID, c.Tenant, c.Kind, c.ResourceID, c.Action, c.PrincipalID, string(c.Status), c.Code, c.Reason,
+		c.Version, int64(c.Attempts), c.Fingerprint, c.DecisionID, int64(c.Sequence),
+		blob(c.Result), blob(c.Outcome), blob(c.Apply), kind.ToMicros(c.IssuedAt), kind.ToMicros(c.At),
+	}
+}
+
+func blob(raw json.RawMessage) any {
+	if len(raw) == 0 {
+		return nil
+	}
+	return []byte(raw)
+}
+
+// commandRow is a command as it is scanned.
+type commandRow struct {
+	Command
+	sequence, issuedAt, at int64
+}
+
+// dest is in the order of commandColumns.
+func (r *commandRow) dest() []any {
+	return []any{
+		&r.ID, &r.Tenant, &r.Kind, &r.ResourceID, &r.Action, &r.PrincipalID, (*string)(&r.Status), &r.Code, &r.Reason,
+		&r.Version, &r.Attempts, &r.Fingerprint, &r.DecisionID, &r.sequence,
+		(*[]byte)(&r.Result), (*[]byte)(&r.Outcome), (*[]byte)(&r.Apply), &r.issuedAt, &r.at,
+	}
+}
+
+func (r *commandRow) command() Command {
+	c := r.Command
+	c.Sequence = uint64(r.sequence)
+	c.IssuedAt, c.At = kind.FromMicros(r.issuedAt), kind.FromMicros(r.at)
+	return c
+}
+
+// commands is the table of commands, for the statements over n rows.
+var commands = &table{name: `"commands"`, columns: commandColumns}

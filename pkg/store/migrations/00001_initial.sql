@@ -1,0 +1,80 @@
+-- One text for both databases: times are BIGINT (microseconds since the Unix epoch), JSON is TEXT, bytes that must
+-- come back as they were are BYTEA. On PostgreSQL every TEXT column is given COLLATE "C", so that both order bytes.
+
+-- +goose Up
+CREATE TABLE contacts (
+    id               TEXT    NOT NULL PRIMARY KEY,
+    tenant           TEXT    NOT NULL,
+    owner_id         TEXT    NOT NULL,
+    version          BIGINT  NOT NULL,
+    created_at       BIGINT  NOT NULL,
+    updated_at       BIGINT  NOT NULL,
+    first_name       TEXT    NOT NULL,
+    last_name        TEXT    NOT NULL,
+    email            TEXT    NOT NULL,
+    phone            TEXT    NOT NULL,
+    company          TEXT    NOT NULL,
+    notes            TEXT    NOT NULL,
+    marketing_opt_in BOOLEAN NOT NULL,
+    is_active        BOOLEAN NOT NULL
+);
+CREATE INDEX contacts_created ON contacts (tenant, created_at, id);
+CREATE INDEX contacts_owned ON contacts (tenant, owner_id, created_at, id);
+CREATE INDEX contacts_updated ON contacts (tenant, updated_at, id);
+
+CREATE TABLE users (
+    id         TEXT   NOT NULL PRIMARY KEY,
+    tenant     TEXT   NOT NULL,
+    owner_id   TEXT   NOT NULL,
+    version    BIGINT NOT NULL,
+    created_at BIGINT NOT NULL,
+    updated_at BIGINT NOT NULL,
+    email      TEXT   NOT NULL,
+    first_name TEXT   NOT NULL,
+    last_name  TEXT   NOT NULL,
+    tenants    TEXT   NOT NULL
+);
+CREATE INDEX users_created ON users (tenant, created_at, id);
+CREATE INDEX users_owned ON users (tenant, owner_id, created_at, id);
+CREATE INDEX users_updated ON users (tenant, updated_at, id);
+-- An address belongs to one user, however it is written. A user without one is possible.
+CREATE UNIQUE INDEX users_email_unique ON users (lower(email)) WHERE email <> '';
+CREATE INDEX users_email ON users (email);
+
+CREATE TABLE commands (
+    id           TEXT   NOT NULL PRIMARY KEY,
+    tenant       TEXT   NOT NULL,
+    kind         TEXT   NOT NULL,
+    resource_id  TEXT   NOT NULL,
+    action       TEXT   NOT NULL,
+    principal_id TEXT   NOT NULL,
+    status       TEXT   NOT NULL,
+    code         TEXT   NOT NULL,
+    reason       TEXT   NOT NULL,
+    version      BIGINT NOT NULL,
+    attempts     BIGINT NOT NULL,
+    fingerprint  TEXT   NOT NULL,
+    decision_id  TEXT   NOT NULL,
+    sequence     BIGINT NOT NULL,
+    result       BYTEA,
+    outcome      BYTEA,
+    apply        BYTEA,
+    issued_at    BIGINT NOT NULL,
+    at           BIGINT NOT NULL
+);
+CREATE INDEX commands_principal ON commands (tenant, principal_id, issued_at);
+
+-- How far each partition of the ledger has been applied: one row per partition (events.Partitions).
+CREATE TABLE positions (
+    part INTEGER NOT NULL PRIMARY KEY,
+    seq  BIGINT  NOT NULL
+);
+INSERT INTO positions (part, seq) VALUES
+    (0, 0), (1, 0), (2, 0), (3, 0), (4, 0), (5, 0), (6, 0), (7, 0),
+    (8, 0), (9, 0), (10, 0), (11, 0), (12, 0), (13, 0), (14, 0), (15, 0);
+
+-- +goose Down
+DROP TABLE positions;
+DROP TABLE commands;
+DROP TABLE users;
+DROP TABLE contacts;
