@@ -42,6 +42,9 @@ func NATSMaxStore(bytes int64) NATSOption { return func(c *natsConfig) { c.maxSt
 // kept in memory is its own setting.
 func NATSMaxMemory(bytes int64) NATSOption { return func(c *natsConfig) { c.maxMemory = bytes } }
 
+// maxPayload is the servers' max_payload, in bytes: what deploy/nats.conf sets.
+const maxPayload = 4 << 20
+
 func newNATSConfig(t testing.TB, options []NATSOption) natsConfig {
 	config := natsConfig{maxStore: 1 << 30, maxMemory: 256 << 20}
 	for _, option := range options {
@@ -94,6 +97,7 @@ func (n *NATSServer) start() error {
 		SyncAlways:         n.config.syncAlways,
 		JetStreamMaxStore:  n.config.maxStore,
 		JetStreamMaxMemory: n.config.maxMemory,
+		MaxPayload:         maxPayload,
 		NoLog:              true,
 		NoSigs:             true,
 	})

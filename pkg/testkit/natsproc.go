@@ -38,13 +38,14 @@ func NATSProcess(t testing.TB, options ...NATSOption) *NATSProc {
 	content := fmt.Sprintf(`listen: "127.0.0.1:%d"
 http: "127.0.0.1:%d"
 server_name: testkit-%d
+max_payload: %d
 jetstream {
   store_dir: %q
   sync_interval: %s
   max_file_store: %d
   max_memory_store: %d
 }
-`, config.port, monitor, config.port, config.dir, sync, config.maxStore, config.maxMemory)
+`, config.port, monitor, config.port, maxPayload, config.dir, sync, config.maxStore, config.maxMemory)
 	file := filepath.Join(t.TempDir(), "nats.conf")
 	if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
 		t.Fatal(err)
