@@ -106,17 +106,22 @@ func (l *Loop) transact(ctx context.Context, items []*item) error {
 				return err
 			}
 		}
-		return s.write(ctx, tx)
+		err = s.write(ctx, tx)
+		l.at(beforeCommit)
+		return err
 	})
 	if err != nil {
 		return err
 	}
+	l.at(afterCommit)
 	committed := time.Now()
 	maps.Copy(l.positions, s.moved)
 	l.metrics.applied(ctx, s, len(items), committed.Sub(started))
 	l.traceCommit(items, started, committed)
 	l.hold(ctx, s)
-	return l.publish(ctx, s.results)
+	err = l.publish(ctx, s.results)
+	l.at(afterPublish)
+	return err
 }
 
 // hold makes the partitions that wait for a dependency wait a little longer

@@ -54,7 +54,19 @@ type Loop struct {
 	// held are the partitions whose next command waits for Cerbos.
 	held map[int]held
 	busy bool // the last batch held more than one command
+
+	// at is called at the points between which a process can die; tests die there.
+	at func(point)
 }
+
+// point is a moment in the life of a batch.
+type point string
+
+const (
+	beforeCommit point = "before the commit"
+	afterCommit  point = "after the commit, before the outcome"
+	afterPublish point = "after the outcome, before the ack"
+)
 
 type held struct {
 	until time.Time
@@ -81,7 +93,7 @@ func New(cfg Config) (*Loop, error) {
 	l := &Loop{
 		ledger: cfg.Ledger, store: cfg.Store, authz: cfg.Authz, keys: cfg.Keys,
 		handlers: make(map[string]Handler, len(cfg.Handlers)), log: cfg.Log, tel: cfg.Telemetry, metrics: m,
-		in: make(chan ledger.Delivery, maxBatch), behind: map[int]uint64{}, held: map[int]held{},
+		in: make(chan ledger.Delivery, maxBatch), behind: map[int]uint64{}, held: map[int]held{}, at: func(point) {},
 	}
 	for _, h := range cfg.Handlers {
 		l.handlers[h.Kind.Name] = h
