@@ -190,8 +190,8 @@ func appendString(b []byte, s string) []byte {
 	return append(b, q...)
 }
 
-// Parse reads an event. It reports ErrMalformed or ErrVersion and does not
-// look at the seal: see Verify.
+// Parse reads an event; there is none beside an error, which is ErrMalformed or
+// ErrVersion. It does not look at the seal: see Verify.
 func Parse(data []byte) (*Event, error) {
 	if len(data) > MaxEvent {
 		return nil, fmt.Errorf("%w: %d bytes, at most %d", ErrMalformed, len(data), MaxEvent)
@@ -214,19 +214,28 @@ func Parse(data []byte) (*Event, error) {
 	if env.SpecVersion != "1.0" {
 		return nil, fmt.Errorf("%w: CloudEvents specversion %q", ErrVersion, env.SpecVersion)
 	}
+	if env.ID == "" {
+		return nil, fmt.Errorf("%w: no id", ErrMalformed)
+	}
 	e := &Event{
 		ID: env.ID, Type: env.Type, Time: env.Time, Seal: env.Data.Seal,
 		RawDecision: env.Data.Decision, RawCommand: env.Data.Command, RawOutcome: env.Data.Outcome,
 	}
+	var err error
 	switch env.Type {
 	case TypeWrit:
-		return e, errors.Join(read("decision", e.RawDecision, &e.Decision), read("command", e.RawCommand, &e.Command))
+		err = errors.Join(read("decision", e.RawDecision, &e.Decision), read("command", e.RawCommand, &e.Command))
 	case TypeDecision:
-		return e, read("decision", e.RawDecision, &e.Decision)
+		err = read("decision", e.RawDecision, &e.Decision)
 	case TypeOutcome:
-		return e, read("outcome", e.RawOutcome, &e.Outcome)
+		err = read("outcome", e.RawOutcome, &e.Outcome)
+	default:
+		err = fmt.Errorf("%w: type %q", ErrVersion, env.Type)
 	}
-	return nil, fmt.Errorf("%w: type %q", ErrVersion, env.Type)
+	if err != nil {
+		return nil, err
+	}
+	return e, nil
 }
 
 func read(name string, raw json.RawMessage, into any) error {
@@ -258,6 +267,9 @@ func (e *Event) Verify(keys *Keyring, subject string) error {
 	}
 	d := &e.Decision
 	if e.Type == TypeDecision {
+		if d.Stage == StageRequest && d.Command != nil {
+			return fmt.Errorf("%w: the decision was taken out of its writ", ErrMismatch)
+		}
 		return fits(
 			match{"id", e.ID, d.ID},
 			match{"subject", subject, DecisionSubject(d.Resource.Kind, d.Action, d.Effect)},

@@ -1,0 +1,44 @@
+package events_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/writ-project/writ/pkg/events"
+)
+
+func BenchmarkNewWrit(b *testing.B) {
+	k, d := ring(b, key1), decision()
+	c := commandOf(d)
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := events.NewWrit(k, d, c, at.Add(time.Hour)); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkParse(b *testing.B) {
+	for name, m := range examples(b) {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			b.SetBytes(int64(len(m.Data)))
+			for b.Loop() {
+				if _, err := events.Parse(m.Data); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+func BenchmarkVerify(b *testing.B) {
+	k, m := ring(b, key1), examples(b)["writ"]
+	e := parse(b, m.Data)
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := e.Verify(k, m.Subject); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
