@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -36,6 +37,7 @@ type Writer struct {
 	tel    *telemetry.Telemetry
 
 	position atomic.Uint64 // ledger sequence up to which all is in Redis
+	appended atomic.Uint64 // ledger sequence of the last entry known to be in Redis
 	entries  metric.Int64Counter
 	refused  metric.Int64Counter
 	batch    metric.Float64Histogram
@@ -116,7 +118,14 @@ func (w *Writer) follow(ctx context.Context, progress *bool) error {
 		return err
 	}
 	w.position.Store(pos.Sequence())
-	return w.ledger.Follow(ctx, pos.Sequence()+1, func(ctx context.Context, batch []ledger.Record) error {
+	w.appended.Store(pos.Sequence())
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var guard sync.WaitGroup
+	defer guard.Wait()
+	defer cancel(nil)
+	guard.Go(func() { w.guard(ctx, cancel) })
+	err = w.ledger.Follow(ctx, pos.Sequence()+1, func(ctx context.Context, batch []ledger.Record) error {
 		entries, traces, err := w.convert(ctx, pos, batch)
 		if err != nil {
 			return err
@@ -131,12 +140,40 @@ func (w *Writer) follow(ctx context.Context, progress *bool) error {
 				return err
 			}
 			pos = next
+			w.appended.Store(pos.Sequence())
 			w.observe(ctx, entries, traces, started)
 		}
 		*progress = true
 		w.position.Store(batch[len(batch)-1].Sequence)
 		return nil
 	})
+	if cause := context.Cause(ctx); errors.Is(cause, ErrMoved) {
+		return cause
+	}
+	return err
+}
+
+// guardEvery is how often Redis is asked whether it still has what it was given.
+const guardEvery = time.Second
+
+// guard ends the copying when Redis has lost entries, so that it begins again
+// from what is left: without traffic no append would notice.
+func (w *Writer) guard(ctx context.Context, end context.CancelCauseFunc) {
+	tick := time.NewTicker(guardEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		want := w.appended.Load()
+		if pos, err := w.log.Position(ctx); err == nil && pos.Sequence() < want {
+			w.slog.WarnContext(ctx, "Redis has lost entries, filling it again", "has", pos.Sequence(), "had", want)
+			end(ErrMoved)
+			return
+		}
+	}
 }
 
 // convert makes the entries of a batch. What cannot be believed becomes a dead

@@ -1,0 +1,328 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/alicebob/miniredis/v2"
+	"github.com/google/uuid"
+	"github.com/nats-io/nats.go"
+	"github.com/redis/go-redis/v9"
+
+	"github.com/writ-project/writ/pkg/events"
+	"github.com/writ-project/writ/pkg/ledger"
+	"github.com/writ-project/writ/pkg/telemetry"
+	"github.com/writ-project/writ/pkg/testkit"
+)
+
+func TestMain(m *testing.M) { testkit.Main(m) }
+
+const soon = 30 * time.Second
+
+type rig struct {
+	t      *testing.T
+	nats   string
+	ledger *ledger.Ledger
+	keys   *events.Keyring
+	tel    *telemetry.Telemetry
+	rdb    *redis.Client
+}
+
+func newRig(t *testing.T, redisURL string) *rig {
+	t.Helper()
+	r := &rig{t: t, nats: testkit.NATS(t).URL(), keys: need(events.ParseKeyring(events.GenerateKey("test")))(t)}
+	r.tel = need(telemetry.Setup(t.Context(), "test", "0"))(t)
+	t.Cleanup(func() { _ = r.tel.Shutdown(context.Background()) })
+	options := need(redis.ParseURL(redisURL))(t)
+	options.DialTimeout, options.MaxRetries = 200*time.Millisecond, -1
+	r.rdb = redis.NewClient(options)
+	t.Cleanup(func() { _ = r.rdb.Close() })
+	r.ledger = r.connect()
+	return r
+}
+
+func (r *rig) connect() *ledger.Ledger {
+	r.t.Helper()
+	nc := need(ledger.Connect(r.nats, "test"))(r.t)
+	r.t.Cleanup(nc.Close)
+	l := need(ledger.Open(r.t.Context(), nc, ledger.Config{}))(r.t)
+	r.t.Cleanup(func() { _ = l.Close(context.Background()) })
+	return l
+}
+
+// start runs an auditor until stop is called.
+func (r *rig) start() (w *Writer, stop func()) {
+	r.t.Helper()
+	w = need(NewWriter(r.connect(), New(r.rdb), r.keys, slog.New(slog.NewTextHandler(io.Discard, nil)), r.tel))(r.t)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = w.Run(ctx)
+	}()
+	stop = func() {
+		cancel()
+		<-done
+	}
+	r.t.Cleanup(stop)
+	return w, stop
+}
+
+func newID() string { return uuid.Must(uuid.NewV7()).String() }
+
+// fill puts n commands, decisions and outcomes in turn on the ledger.
+func (r *rig) fill(n int) {
+	r.t.Helper()
+	for i := range n {
+		d := events.Decision{ID: newID(), Stage: events.StageRequest, Tenant: "default", Principal: events.Principal{ID: "sam", Roles: []string{"user"}},
+			Resource: events.Resource{Kind: "contact", ID: newID()}, Action: "create", Effect: events.Allow, EvaluatedAt: time.Now().UTC()}
+		var m events.Message
+		switch i % 3 {
+		case 0:
+			c := events.Command{ID: newID(), Kind: "contact", ResourceID: d.Resource.ID, Action: "create", Tenant: "default", PrincipalID: "sam", Body: []byte(`{"first_name":"<&>"}`), IssuedAt: time.Now()}
+			m = need(events.NewWrit(r.keys, &d, &c, time.Now().Add(time.Hour)))(r.t)
+		case 1:
+			d.Effect, d.Action = events.Deny, "read"
+			m = need(events.NewDecision(r.keys, &d))(r.t)
+		default:
+			o := events.Outcome{ID: newID(), CommandID: newID(), Kind: "contact", ResourceID: newID(), Action: "create", Tenant: "default", Status: events.StatusApplied, At: time.Now().UTC()}
+			m = need(events.NewOutcome(r.keys, &o))(r.t)
+		}
+		need(r.ledger.Append(r.t.Context(), m))(r.t)
+	}
+}
+
+// streams gives what is in Redis: for each stream "id bytes" lines.
+func (r *rig) streams() (map[string][]string, error) {
+	out := map[string][]string{}
+	for _, s := range []string{Decisions, Outcomes} {
+		entries, err := r.rdb.XRange(r.t.Context(), s, "-", "+").Result()
+		if err != nil {
+			return nil, err
+		}
+		field := strings.TrimSuffix(strings.TrimPrefix(s, "writ:"), "s")
+		for _, e := range entries {
+			out[s] = append(out[s], e.ID+" "+e.Values[field].(string))
+		}
+	}
+	return out, nil
+}
+
+// ledgerStreams gives what should be in Redis, made from the ledger alone.
+func (r *rig) ledgerStreams() map[string][]string {
+	r.t.Helper()
+	out := map[string][]string{}
+	last := need(r.ledger.Last(r.t.Context()))(r.t)
+	enough := errors.New("enough")
+	var ms int64
+	err := r.ledger.Follow(r.t.Context(), 1, func(_ context.Context, batch []ledger.Record) error {
+		for _, rec := range batch {
+			if e, err := events.Parse(rec.Data); err == nil && e.Verify(r.keys, rec.Subject) == nil {
+				ms = max(ms, rec.Time.UnixMilli())
+				s, raw := Decisions, e.RawDecision
+				if e.Type == events.TypeOutcome {
+					s, raw = Outcomes, e.RawOutcome
+				}
+				out[s] = append(out[s], fmt.Sprintf("%d-%d %s", ms, rec.Sequence, raw))
+			}
+			if rec.Sequence == last {
+				return enough
+			}
+		}
+		return nil
+	})
+	if !errors.Is(err, enough) {
+		r.t.Fatal(err)
+	}
+	return out
+}
+
+// equal waits until Redis holds exactly what the ledger says, byte for byte.
+func (r *rig) equal() {
+	r.t.Helper()
+	want := r.ledgerStreams()
+	testkit.Eventually(r.t, soon, func() error {
+		got, err := r.streams()
+		if err != nil {
+			return err
+		}
+		for _, s := range []string{Decisions, Outcomes} {
+			if len(got[s]) != len(want[s]) {
+				return fmt.Errorf("%s has %d entries, the ledger %d", s, len(got[s]), len(want[s]))
+			}
+			for i := range want[s] {
+				if got[s][i] != want[s][i] {
+					return fmt.Errorf("%s entry %d is\n%s, want\n%s", s, i, got[s][i], want[s][i])
+				}
+			}
+		}
+		return nil
+	})
+}
+
+func redises(t *testing.T, test func(t *testing.T, r *rig)) {
+	t.Run("miniredis", func(t *testing.T) {
+		t.Parallel()
+		test(t, newRig(t, "redis://"+miniredis.RunT(t).Addr()))
+	})
+	t.Run("redis", func(t *testing.T) {
+		t.Parallel()
+		test(t, newRig(t, testkit.Redis(t)))
+	})
+}
+
+func TestStreamsAreTheLedger(t *testing.T) {
+	t.Parallel()
+	redises(t, func(t *testing.T, r *rig) {
+		r.fill(50)
+		w, _ := r.start()
+		r.fill(700)
+		r.equal()
+		testkit.Eventually(t, soon, func() error {
+			if lag, err := w.Lag(t.Context()); err != nil || lag != 0 {
+				return fmt.Errorf("lag %d: %w", lag, err)
+			}
+			return nil
+		})
+	})
+}
+
+func TestTwoAuditorsRace(t *testing.T) {
+	t.Parallel()
+	redises(t, func(t *testing.T, r *rig) {
+		for range 3 {
+			r.start()
+		}
+		for range 10 {
+			r.fill(100)
+		}
+		r.equal()
+	})
+}
+
+// An auditor that was paused and woken believes in an old position.
+func TestOldPositionAppendsNothing(t *testing.T) {
+	t.Parallel()
+	redises(t, func(t *testing.T, r *rig) {
+		log := New(r.rdb)
+		start := need(log.Position(t.Context()))(t)
+		entry := func(seq uint64, s string) []Entry {
+			return []Entry{{Stream: s, ID: ID{1000 + seq, seq}, Field: "x", Record: []byte{0, 255, '\n'}, Seal: "k.m"}}
+		}
+		first := need(log.Append(t.Context(), start, entry(1, Decisions)))(t)
+		second := need(log.Append(t.Context(), first, entry(2, Outcomes)))(t)
+		for _, old := range []Position{start, first} {
+			got, err := log.Append(t.Context(), old, entry(3, Decisions))
+			if !errors.Is(err, ErrMoved) || got != second {
+				t.Fatalf("at %v: %v, %v", old, got, err)
+			}
+		}
+		if n := need(r.rdb.XLen(t.Context(), Decisions).Result())(t); n != 1 {
+			t.Fatalf("%d entries", n)
+		}
+		if second.Sequence() != 2 || second.Ms() != 1002 {
+			t.Fatalf("%+v", second)
+		}
+	})
+}
+
+func TestLostRedisIsFilledAgain(t *testing.T) {
+	t.Parallel()
+	redises(t, func(t *testing.T, r *rig) {
+		_, stop := r.start()
+		r.fill(300)
+		r.equal()
+		before := need(r.streams())(t)
+		must(t, r.rdb.FlushAll(t.Context()).Err()) // noticed without traffic
+		r.equal()
+		if after := need(r.streams())(t); fmt.Sprint(before) != fmt.Sprint(after) {
+			t.Fatal("the bytes differ")
+		}
+		stop()
+		must(t, r.rdb.FlushAll(t.Context()).Err())
+		r.fill(10)
+		r.start()
+		r.equal()
+	})
+}
+
+func TestRedisKilledUnderLoad(t *testing.T) {
+	t.Parallel()
+	server := testkit.RedisServer(t, testkit.RedisAppendOnly("everysec"))
+	r := newRig(t, server.URL())
+	r.start()
+	r.start()
+	for range 5 {
+		r.fill(150)
+		server.Kill()
+		r.fill(20)
+		server.Start(t)
+	}
+	r.equal()
+}
+
+func TestForgedMessagesAreNotInTheLog(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, testkit.Redis(t))
+	r.fill(3)
+	strangers := need(events.ParseKeyring(events.GenerateKey("test")))(t)
+	d := events.Decision{ID: newID(), Stage: events.StageRequest, Resource: events.Resource{Kind: "contact"}, Action: "read", Effect: events.Allow}
+	need(r.ledger.Append(t.Context(), need(events.NewDecision(strangers, &d))(t)))(t)
+	need(r.ledger.Append(t.Context(), events.Message{ID: newID(), Subject: events.DecisionSubject("contact", "read", events.Allow), Data: []byte("rubbish")}))(t)
+	r.fill(3)
+	r.start()
+	r.equal()
+	nc := need(nats.Connect(r.nats))(t)
+	defer nc.Close()
+	js := need(nc.JetStream())(t)
+	testkit.Eventually(t, soon, func() error {
+		if info := need(js.StreamInfo(events.StreamDead))(t); info.State.Msgs != 2 {
+			return fmt.Errorf("%d dead letters", info.State.Msgs)
+		}
+		return nil
+	})
+}
+
+// A clock that steps back must not break the order of the entries' ids.
+func TestIDsStayMonotonic(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, testkit.Redis(t))
+	w := need(NewWriter(r.ledger, New(r.rdb), r.keys, slog.New(slog.NewTextHandler(io.Discard, nil)), r.tel))(t)
+	d := events.Decision{ID: newID(), Stage: events.StageRequest, Resource: events.Resource{Kind: "contact"}, Action: "read", Effect: events.Allow}
+	m := need(events.NewDecision(r.keys, &d))(t)
+	base := time.UnixMilli(1_000_000)
+	var batch []ledger.Record
+	for i, step := range []time.Duration{0, time.Second, -time.Hour, 2 * time.Second} {
+		batch = append(batch, ledger.Record{Sequence: uint64(i + 1), Subject: m.Subject, Data: m.Data, Time: base.Add(step)})
+	}
+	entries, _, err := w.convert(t.Context(), Position{Outcomes: ID{1_000_500, 0}}, batch)
+	must(t, err)
+	var got []string
+	for _, e := range entries {
+		got = append(got, e.ID.String())
+	}
+	if want := "[1000500-1 1001000-2 1001000-3 1002000-4]"; fmt.Sprint(got) != want {
+		t.Fatalf("%v, want %s", got, want)
+	}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func need[T any](v T, err error) func(*testing.T) T {
+	return func(t *testing.T) T {
+		t.Helper()
+		must(t, err)
+		return v
+	}
+}
