@@ -1,0 +1,172 @@
+package authz
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	enginev1 "github.com/cerbos/cerbos/api/genpb/cerbos/engine/v1"
+	"github.com/google/uuid"
+
+	"github.com/writ-project/writ/pkg/events"
+	"github.com/writ-project/writ/pkg/fault"
+)
+
+// Engine is Cerbos' engine in this process, on a folder of policies. Questions
+// are answered by whoever asks, on one compiled policy set, without a lock; an
+// edited policy is compiled beside it and then put in its place.
+type Engine struct {
+	dir     string
+	options options
+	current atomic.Pointer[snapshot]
+	broken  atomic.Pointer[brokenEdit]
+
+	stop   context.CancelFunc
+	closed sync.WaitGroup
+}
+
+var _ Authorizer = (*Engine)(nil)
+
+func openEngine(ctx context.Context, dir string, o options) (*Engine, error) {
+	s, err := compileDir(ctx, dir)
+	if err != nil {
+		return nil, err
+	}
+	e := &Engine{dir: dir, options: o}
+	e.current.Store(s)
+	watchCtx, stop := context.WithCancel(context.WithoutCancel(ctx)) // ends with Close, not with Open's context
+	e.stop = stop
+	if err := e.watch(watchCtx); err != nil {
+		stop()
+		return nil, err
+	}
+	return e, nil
+}
+
+// Check implements Authorizer.
+func (e *Engine) Check(ctx context.Context, req Request) (Answer, error) {
+	answers, err := e.CheckAll(ctx, Batch{Principal: req.Principal, Tenant: req.Tenant, Scope: req.Scope,
+		Items: []Item{{Resource: req.Resource, Actions: req.Actions}}})
+	if err != nil {
+		return Answer{}, err
+	}
+	return answers[0], nil
+}
+
+// CheckAll implements Authorizer.
+func (e *Engine) CheckAll(ctx context.Context, batch Batch) ([]Answer, error) {
+	q, err := batch.question()
+	if err != nil {
+		return nil, err
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, fault.Unreachable(dependency, err)
+	}
+	s, at, callID := e.current.Load(), time.Now(), newCallID()
+	inputs := make([]*enginev1.CheckInput, len(q.resources))
+	for i, r := range q.resources {
+		inputs[i] = &enginev1.CheckInput{RequestId: callID, Principal: q.principal, Resource: r, Actions: q.actions[i]}
+	}
+	outputs, err := s.check(ctx, inputs)
+	if err != nil {
+		return nil, err
+	}
+	if len(outputs) != len(inputs) {
+		return nil, fmt.Errorf("authz: Cerbos gave %d results for %d resources", len(outputs), len(inputs))
+	}
+	took := time.Since(at)
+	answers := make([]Answer, len(outputs))
+	for i, out := range outputs {
+		r, err := results(q.actions[i], out, s.revision)
+		if err != nil {
+			return nil, err
+		}
+		answers[i] = Answer{CallID: callID, Revision: s.revision, EvaluatedAt: at.UTC(), Took: took, Results: r}
+	}
+	return answers, nil
+}
+
+// check turns a panic inside Cerbos into an error: a policy must not be able to end the process.
+func (s *snapshot) check(ctx context.Context, inputs []*enginev1.CheckInput) (out []*enginev1.CheckOutput, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			out, err = nil, fmt.Errorf("authz: Cerbos panicked on a check: %v", r)
+		}
+	}()
+	out, _, err = s.table.Check(ctx, inputs)
+	if err != nil {
+		return nil, fmt.Errorf("authz: check: %w", err)
+	}
+	return out, nil
+}
+
+// Plan implements Authorizer.
+func (e *Engine) Plan(ctx context.Context, req PlanRequest) (Plan, error) {
+	principal, resource, err := req.question()
+	if err != nil {
+		return Plan{}, err
+	}
+	if err := ctx.Err(); err != nil {
+		return Plan{}, fault.Unreachable(dependency, err)
+	}
+	s, at, callID := e.current.Load(), time.Now(), newCallID()
+	has, notNull, err := s.rules.guards(req.Kind, req.Action, principal)
+	if err != nil {
+		return Plan{}, err
+	}
+	out, err := s.plan(ctx, &enginev1.PlanResourcesInput{RequestId: callID, Principal: principal, Resource: resource, Actions: []string{req.Action}})
+	if err != nil {
+		return Plan{}, err
+	}
+	p := Plan{CallID: callID, Kind: req.Kind, Action: req.Action, EvaluatedAt: at.UTC(), Took: time.Since(at), known: req.Attr,
+		Policy: events.Policy{Revision: s.revision, Scope: out.GetMatchedScopes()[req.Action]}, principal: principal, has: has, notNull: notNull}
+	return p.read(out.GetFilter(), out.GetValidationErrors())
+}
+
+func (s *snapshot) plan(ctx context.Context, input *enginev1.PlanResourcesInput) (out *enginev1.PlanResourcesOutput, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			out, err = nil, fmt.Errorf("authz: Cerbos panicked on a plan: %v", r)
+		}
+	}()
+	out, _, err = s.table.Plan(ctx, input)
+	if err != nil {
+		return nil, fmt.Errorf("authz: plan: %w", err)
+	}
+	return out, nil
+}
+
+// Revision implements Authorizer.
+func (e *Engine) Revision() string { return e.current.Load().revision }
+
+// Ready implements Authorizer. It is nil as long as any policies are in force:
+// see LastError for a broken edit.
+func (e *Engine) Ready(context.Context) error { return nil }
+
+// LastError is why the latest edit of the policies is not in force, nil if it is.
+func (e *Engine) LastError() error {
+	if b := e.broken.Load(); b != nil {
+		return b.err
+	}
+	return nil
+}
+
+// Close implements Authorizer: it stops watching the folder. Questions can still be asked.
+func (e *Engine) Close() error {
+	e.stop()
+	e.closed.Wait()
+	return nil
+}
+
+// dependency is Cerbos' name in /readyz and in errors.
+const dependency = "cerbos"
+
+func newCallID() string {
+	id, err := uuid.NewV7()
+	if err != nil { // no randomness: the id only correlates, it decides nothing
+		return ""
+	}
+	return id.String()
+}

@@ -1,0 +1,136 @@
+package authz
+
+import (
+	"fmt"
+
+	"github.com/writ-project/writ/pkg/kind"
+)
+
+// FilterKind says which rows a Filter selects. The zero value selects none.
+type FilterKind uint8
+
+const (
+	Never  FilterKind = iota // no row: no query is needed
+	Always                   // every row of the tenant
+	Where                    // the rows for which Filter.SQL is true
+)
+
+// The SQL dialects that Plan.Filter writes.
+const (
+	SQLite   = "sqlite"
+	Postgres = "postgres"
+)
+
+// Filter is a query plan as an SQL condition.
+type Filter struct {
+	Kind FilterKind
+	// SQL is a boolean expression with one ? for each of Args, safe to AND with
+	// others. It follows SQL's three-valued logic: NULL, where a row lacks an
+	// attribute, means not allowed. So it must not be negated. For Always it is
+	// TRUE, for Never FALSE.
+	SQL  string
+	Args []any
+}
+
+// Limits on what one condition may hold; SQLite's own are 1,000 levels and 32,766 parameters.
+const (
+	maxDepth    = 100
+	maxOperands = 500 // of one && or ||, which SQLite reads as so many levels
+	maxArgs     = 10_000
+)
+
+// Filter turns the plan into a condition on the rows of a kind, for "sqlite"
+// or "postgres". The condition is exact where that can be told and narrower
+// elsewhere, never wider than a check of each row. It may be narrower for a
+// principal with several roles, where a deny rule about one of them counts
+// against all, and for a row without the attribute that is looked for in an
+// empty list.
+//
+// Columns come from def's attributes and its id, values are always bound. An
+// attribute that rows do not have, an operator or a type that cannot be mapped
+// exactly is an error, and there is no filter.
+//
+// Supported: && || ! == != < <= > >= in startsWith endsWith contains on
+// strings (case-sensitive, ordered by bytes), numbers, booleans, and on times
+// through timestamp(); `"x" in R.attr` as the test for presence. has(R.attr.x)
+// only for columns that are never NULL: Cerbos' planner leaves it out.
+func (p Plan) Filter(def *kind.Definition, dialect string) (Filter, error) {
+	if dialect != SQLite && dialect != Postgres {
+		return Filter{}, fmt.Errorf("authz: no SQL dialect %q", dialect)
+	}
+	if def.Name != p.Kind {
+		return Filter{}, fmt.Errorf("authz: a plan for kind %s cannot filter kind %s", p.Kind, def.Name)
+	}
+	if p.kind == Never {
+		return Filter{Kind: Never, SQL: "FALSE"}, nil
+	}
+	b := builder{columns: columnsOf(def), dialect: dialect, principal: p.principal}
+	if err := b.presence(p.has, p.known); err != nil {
+		return Filter{}, p.unmapped(err)
+	}
+	guard, err := b.guard(p.notNull, p.known)
+	if err != nil {
+		return Filter{}, p.unmapped(err)
+	}
+	condition := ""
+	if p.kind == Where {
+		if condition, err = b.boolean(p.condition, 0); err != nil {
+			return Filter{}, p.unmapped(err)
+		}
+		if len(b.args) > maxArgs {
+			return Filter{}, p.unmapped(fmt.Errorf("%d values, at most %d", len(b.args), maxArgs))
+		}
+	}
+	switch {
+	case condition == "" && guard == "":
+		return Filter{Kind: Always, SQL: "TRUE"}, nil
+	case condition == "":
+		condition = guard
+	case guard != "":
+		condition = "(" + condition + " AND " + guard + ")"
+	}
+	return Filter{Kind: Where, SQL: condition, Args: b.args}, nil
+}
+
+func (p Plan) unmapped(err error) error {
+	return fmt.Errorf("authz: the query plan for %s %s cannot become SQL: %w", p.Action, p.Kind, err)
+}
+
+// presence checks the attributes that has() tests in the policy. The planner
+// wrote true for each, which is right only where a row always has it.
+func (b *builder) presence(has []string, known map[string]any) error {
+	for _, name := range has {
+		if _, ok := known[name]; ok && name != "" {
+			continue
+		}
+		if c, ok := b.columns[name]; !ok || c.nullable {
+			return fmt.Errorf(`has(R.attr.%s) is lost in query plans; write "%s" in R.attr`, name, name)
+		}
+	}
+	return nil
+}
+
+// guard asks that attributes are there.
+func (b *builder) guard(names []string, known map[string]any) (string, error) {
+	guard := ""
+	for _, name := range names {
+		if _, ok := known[name]; ok {
+			continue
+		}
+		c, ok := b.columns[name]
+		if !ok {
+			return "", fmt.Errorf("attribute %s is not one that rows have", name)
+		}
+		if !c.nullable {
+			continue
+		}
+		if guard != "" {
+			guard += " AND "
+		}
+		guard += c.sql + " IS NOT NULL"
+	}
+	if guard != "" {
+		guard = "(" + guard + ")"
+	}
+	return guard, nil
+}

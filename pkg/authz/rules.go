@@ -1,0 +1,259 @@
+package authz
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+
+	enginev1 "github.com/cerbos/cerbos/api/genpb/cerbos/engine/v1"
+	runtimev1 "github.com/cerbos/cerbos/api/genpb/cerbos/runtime/v1"
+	exprpb "google.golang.org/genproto/googleapis/api/expr/v1alpha1"
+	"google.golang.org/protobuf/types/known/structpb"
+)
+
+// A ruleIndex knows of each compiled rule what Cerbos' query plans leave out,
+// without which a plan may be wider than the checks that it stands for:
+//
+//   - which resource attributes a rule tests with has(). The planner puts true
+//     in its place, whatever the row holds.
+//   - which lists stand on the right of "in". The planner takes
+//     `R.attr.x in P.attr.y` for equality where y is no list, while a check
+//     fails on it; and for false where y is empty, while a check fails if the
+//     row has no x.
+type ruleIndex []ruleFacts
+
+type ruleFacts struct {
+	resource, action string // names, or patterns
+	facts
+}
+
+// facts are collected from a rule's conditions and the variables that they may use.
+type facts struct {
+	attrs  []string // R.attr.x that are read
+	has    []string // R.attr.x in has(); "" is a has() on something else
+	lists  []listUse
+	opaque bool // an "in" whose right side cannot be told to be a list
+}
+
+// listUse is one "in".
+type listUse struct {
+	path  []string // P.attr.path is the list; nil for another, which may be empty
+	attrs []string // R.attr.x on the left side
+}
+
+func indexRules(t *runtimev1.RuleTable) ruleIndex {
+	index := make(ruleIndex, 0, len(t.GetRules()))
+	for _, row := range t.GetRules() {
+		r := ruleFacts{resource: row.GetResource(), action: row.GetAction()}
+		if row.GetAllowActions() != nil {
+			r.action = "*" // a role policy's list of actions
+		}
+		w := walker{facts: &r.facts}
+		w.condition(row.GetCondition(), row.GetParams())
+		w.condition(row.GetDerivedRoleCondition(), row.GetDerivedRoleParams())
+		if w.runtime { // reads effectiveDerivedRoles: the conditions of all of them count
+			for _, p := range t.GetPolicyDerivedRoles() {
+				for _, d := range p.GetDerivedRoles() {
+					w.condition(d.GetCondition(), &runtimev1.RuleTable_RuleRow_Params{
+						OrderedVariables: d.GetOrderedVariables(), Constants: d.GetConstants()})
+				}
+			}
+		}
+		index = append(index, r)
+	}
+	return index
+}
+
+// plain is a name that Cerbos neither rewrites nor takes for a pattern.
+var plain = regexp.MustCompile(`^[A-Za-z0-9_:]+$`)
+
+// covers errs on the side of true: a pattern covers everything.
+func covers(have, want string) bool {
+	return have == want || !plain.MatchString(have) || !plain.MatchString(want)
+}
+
+func (x ruleIndex) about(kind, action string) func(yield func(ruleFacts) bool) {
+	return func(yield func(ruleFacts) bool) {
+		for _, r := range x {
+			if covers(r.resource, kind) && covers(r.action, action) && !yield(r) {
+				return
+			}
+		}
+	}
+}
+
+// guards tells what a plan for the action must respect: attributes that has()
+// tests, attributes without which the plan would be wider than a check, and
+// whether the plan can be trusted at all.
+func (x ruleIndex) guards(kind, action string, principal *enginev1.Principal) (has, notNull []string, err error) {
+	for r := range x.about(kind, action) {
+		has = append(has, r.has...)
+		if r.opaque {
+			return nil, nil, fmt.Errorf("authz: no plan for %s %s: an `in` whose right side may be no list, which Cerbos' planner takes for equality", kind, action)
+		}
+		for _, use := range r.lists {
+			if use.path == nil {
+				notNull = append(notNull, use.attrs...)
+				continue
+			}
+			v := lookup(principal.GetAttr(), use.path)
+			if v != nil && v.GetListValue() == nil {
+				return nil, nil, fmt.Errorf("authz: no plan for %s %s: principal attribute %s is used as a list and is none", kind, action, strings.Join(use.path, "."))
+			}
+			if v != nil && len(v.GetListValue().GetValues()) == 0 {
+				notNull = append(notNull, use.attrs...)
+			}
+		}
+	}
+	slices.Sort(has)
+	slices.Sort(notNull)
+	return slices.Compact(has), slices.Compact(notNull), nil
+}
+
+func lookup(attr map[string]*structpb.Value, path []string) *structpb.Value {
+	v := attr[path[0]]
+	for _, name := range path[1:] {
+		v = v.GetStructValue().GetFields()[name]
+	}
+	return v
+}
+
+// walker collects facts from compiled CEL.
+type walker struct {
+	*facts
+	params  *runtimev1.RuleTable_RuleRow_Params
+	runtime bool
+}
+
+func (w *walker) condition(c *runtimev1.Condition, params *runtimev1.RuleTable_RuleRow_Params) {
+	if c == nil {
+		return
+	}
+	w.params = params
+	for _, v := range params.GetOrderedVariables() {
+		w.expr(v.GetExpr().GetChecked().GetExpr())
+	}
+	w.match(c)
+}
+
+func (w *walker) match(c *runtimev1.Condition) {
+	if e := c.GetExpr(); e != nil {
+		w.expr(e.GetChecked().GetExpr())
+	}
+	for _, list := range []*runtimev1.Condition_ExprList{c.GetAll(), c.GetAny(), c.GetNone()} {
+		for _, sub := range list.GetExpr() {
+			w.match(sub)
+		}
+	}
+}
+
+func (w *walker) expr(e *exprpb.Expr) {
+	switch k := e.GetExprKind().(type) {
+	case *exprpb.Expr_IdentExpr:
+		w.runtime = w.runtime || k.IdentExpr.GetName() == "runtime"
+	case *exprpb.Expr_SelectExpr:
+		root, path := selected(e)
+		switch {
+		case root == "R.attr" && len(path) == 1 && k.SelectExpr.GetTestOnly():
+			w.has = append(w.has, path[0])
+		case k.SelectExpr.GetTestOnly() && root != "P" && root != "P.attr":
+			w.has = append(w.has, "")
+		case root == "R.attr":
+			w.attrs = append(w.attrs, path[0])
+		}
+		w.expr(k.SelectExpr.GetOperand())
+	case *exprpb.Expr_CallExpr:
+		if args := k.CallExpr.GetArgs(); k.CallExpr.GetFunction() == "@in" && len(args) == 2 {
+			var left facts
+			(&walker{facts: &left, params: w.params}).expr(args[0])
+			w.list(args[1], left.attrs)
+		}
+		w.expr(k.CallExpr.GetTarget())
+		for _, a := range k.CallExpr.GetArgs() {
+			w.expr(a)
+		}
+	case *exprpb.Expr_ListExpr:
+		for _, x := range k.ListExpr.GetElements() {
+			w.expr(x)
+		}
+	case *exprpb.Expr_StructExpr:
+		for _, x := range k.StructExpr.GetEntries() {
+			w.expr(x.GetMapKey())
+			w.expr(x.GetValue())
+		}
+	case *exprpb.Expr_ComprehensionExpr:
+		c := k.ComprehensionExpr
+		for _, x := range []*exprpb.Expr{c.GetIterRange(), c.GetAccuInit(), c.GetLoopCondition(), c.GetLoopStep(), c.GetResult()} {
+			w.expr(x)
+		}
+	}
+}
+
+// list looks at the right side of "in"; left are the attributes on the other.
+func (w *walker) list(e *exprpb.Expr, left []string) {
+	switch k := e.GetExprKind().(type) {
+	case *exprpb.Expr_ListExpr:
+		if len(k.ListExpr.GetElements()) == 0 {
+			w.lists = append(w.lists, listUse{attrs: left})
+		}
+		return
+	case *exprpb.Expr_ComprehensionExpr:
+		w.lists = append(w.lists, listUse{attrs: left})
+		return
+	case *exprpb.Expr_CallExpr:
+		// What functions give is checked by CEL, but for these, which hand through what they are given.
+		if f := k.CallExpr.GetFunction(); f != "_[_]" && f != "_?_:_" {
+			w.lists = append(w.lists, listUse{attrs: left})
+			return
+		}
+	case *exprpb.Expr_SelectExpr:
+		root, path := selected(e)
+		switch {
+		case root == "R.attr", root == "R": // stays in the plan, where Filter looks at it
+			return
+		case root == "P" && len(path) == 1 && path[0] == "roles": // never empty
+			return
+		case root == "P.attr":
+			w.lists = append(w.lists, listUse{path: path, attrs: left})
+			return
+		case (root == "C" || root == "constants") && len(path) == 1 && w.params.GetConstants()[path[0]].GetListValue() != nil:
+			w.lists = append(w.lists, listUse{attrs: left})
+			return
+		case (root == "V" || root == "variables") && len(path) == 1:
+			for _, v := range w.params.GetOrderedVariables() {
+				if v.GetName() == path[0] {
+					w.list(v.GetExpr().GetChecked().GetExpr(), left)
+					return
+				}
+			}
+		}
+	}
+	w.opaque = true
+}
+
+// selected reads a chain of selections: request.resource.attr.a.b is R.attr, [a b].
+func selected(e *exprpb.Expr) (root string, path []string) {
+	for {
+		if s := e.GetSelectExpr(); s != nil {
+			path = append(path, s.GetField())
+			e = s.GetOperand()
+			continue
+		}
+		break
+	}
+	slices.Reverse(path)
+	root = e.GetIdentExpr().GetName()
+	if root == "request" && len(path) > 1 {
+		switch path[0] {
+		case "resource":
+			root, path = "R", path[1:]
+		case "principal":
+			root, path = "P", path[1:]
+		}
+	}
+	if (root == "R" || root == "P") && len(path) > 1 && path[0] == "attr" {
+		root, path = root+".attr", path[1:]
+	}
+	return root, path
+}
