@@ -139,12 +139,31 @@ func newHumaError(status int, msg string, errs ...error) huma.StatusError {
 		var d huma.ErrorDetailer
 		if errors.As(err, &d) {
 			e := d.ErrorDetail()
-			p.Errors = append(p.Errors, ProblemField{Location: e.Location, Message: e.Message})
+			p.Errors = append(p.Errors, named(e))
 		} else if err != nil && status < http.StatusInternalServerError {
 			p.Errors = append(p.Errors, ProblemField{Message: err.Error()})
 		}
 	}
 	return p
+}
+
+// newHumaErrorIn is newHumaError for a request.
+func newHumaErrorIn(ctx huma.Context, status int, msg string, errs ...error) huma.StatusError {
+	err := newHumaError(status, msg, errs...)
+	if p, ok := errors.AsType[*Problem](err); ok {
+		p.RequestID = requestInfo(ctx.Context()).ID
+	}
+	return err
+}
+
+// named makes the field of an error of huma, which locates a missing member at
+// the object that lacks it.
+func named(e *huma.ErrorDetail) ProblemField {
+	const missing = "expected required property "
+	if name, _, ok := strings.Cut(strings.TrimPrefix(e.Message, missing), " "); ok && strings.HasPrefix(e.Message, missing) {
+		return ProblemField{Location: e.Location + "." + name, Message: e.Message}
+	}
+	return ProblemField{Location: e.Location, Message: e.Message}
 }
 
 // writeProblem answers outside huma.

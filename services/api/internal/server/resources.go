@@ -63,6 +63,8 @@ type getOutput struct {
 type resources struct {
 	*Server
 	def *kind.Definition
+	// notNull are the fields that a merge patch cannot remove.
+	notNull []string
 }
 
 func (k *resources) create(ctx context.Context, in *createInput) (*mutationOutput, error) {
@@ -102,7 +104,28 @@ func (k *resources) update(ctx context.Context, in *updateInput) (*mutationOutpu
 	if err != nil {
 		return nil, err
 	}
+	if err := k.removable(body); err != nil {
+		return nil, err
+	}
 	return k.change(ctx, in.MutationHeaders, events.Command{Kind: k.def.Name, ResourceID: in.ID, Action: kind.ActionUpdate, Body: body})
+}
+
+// removable refuses a patch that removes what a resource must have. The schema
+// cannot: to huma a null is an absent member.
+func (k *resources) removable(patch json.RawMessage) error {
+	if !bytes.Contains(patch, []byte("null")) {
+		return nil
+	}
+	var members map[string]json.RawMessage
+	if err := json.Unmarshal(patch, &members); err != nil {
+		return fault.New(fault.Malformed, "malformed", "the body is not a JSON object")
+	}
+	for _, name := range k.notNull {
+		if string(members[name]) == "null" {
+			return fault.InvalidField("body."+name, "must not be removed")
+		}
+	}
+	return nil
 }
 
 func (k *resources) delete(ctx context.Context, in *deleteInput) (*mutationOutput, error) {
@@ -252,7 +275,7 @@ func object(raw []byte) (json.RawMessage, error) {
 	if err := json.Compact(&b, raw); err != nil {
 		return nil, fault.New(fault.Malformed, "malformed", "the body is not JSON")
 	}
-	if bytes.Contains(b.Bytes(), []byte(`\u0000`)) {
+	if bytes.Contains(b.Bytes(), []byte(`\u0000`)) { // PostgreSQL cannot keep it
 		var members map[string]any
 		if err := json.Unmarshal(b.Bytes(), &members); err != nil {
 			return nil, fault.New(fault.Malformed, "malformed", "the body is not a JSON object")

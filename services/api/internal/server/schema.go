@@ -13,8 +13,8 @@ import (
 // registerKind adds the operations of one kind. Everything that is particular
 // about it comes from its definition.
 func (s *Server) registerKind(d *kind.Definition) {
-	k := &resources{Server: s, def: d}
 	sc := schemasOf(s.api, d)
+	k := &resources{Server: s, def: d, notNull: append(slices.Clone(sc.create.Required), "owner_id")}
 	path, tags := "/v1/"+d.Plural, []string{d.Plural}
 	common := []int{400, 401, 403, 404, 409, 413, 415, 422, 503}
 
