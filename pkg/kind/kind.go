@@ -6,6 +6,7 @@ package kind
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -76,13 +77,16 @@ func Plural(name string) Option { return func(d *Definition) { d.Plural = name }
 // It panics when T or an option does not fit: kinds are defined at start.
 func Define[T any](name string, opts ...Option) *Definition {
 	d := &Definition{Name: name, Plural: name + "s", typ: reflect.TypeFor[T](), attrs: []string{"owner_id", "tenant"}}
-	if f, ok := d.typ.FieldByName("Meta"); !ok || f.Type != reflect.TypeFor[Meta]() {
+	if f, ok := d.typ.FieldByName("Meta"); !ok || !f.Anonymous || f.Type != reflect.TypeFor[Meta]() {
 		panic("kind " + name + ": the struct does not embed kind.Meta")
 	}
 	for _, f := range reflect.VisibleFields(d.typ) {
 		tag, _, _ := strings.Cut(f.Tag.Get("json"), ",")
 		if f.Anonymous || tag == "" || tag == "-" {
 			continue
+		}
+		if _, twice := d.Column(tag); twice {
+			panic("kind " + name + ": two fields are called " + tag)
 		}
 		c := Column{Name: tag, index: f.Index, typ: f.Type}
 		if def := f.Tag.Get("default"); def != "" {
@@ -101,6 +105,12 @@ func Define[T any](name string, opts ...Option) *Definition {
 			panic("kind " + name + ": no field " + n)
 		}
 	}
+	for _, n := range d.Search {
+		if c, _ := d.Column(n); c.typ.Kind() != reflect.String {
+			panic("kind " + name + ": search in " + n + ", which is no string")
+		}
+	}
+	d.New() // panics when a default does not fit its field
 	return d
 }
 
@@ -133,10 +143,10 @@ func (d *Definition) row(v reflect.Value) Row {
 }
 
 // Decode makes a row from a create body. Members that the kind does not have
-// are an error.
+// are an error; a null stands for the field's default.
 func (d *Definition) Decode(body json.RawMessage) (Row, error) {
 	r := d.New()
-	if _, err := d.merge(r, body); err != nil {
+	if _, err := d.set(r, body, Column.replace); err != nil {
 		return Row{}, err
 	}
 	return r, nil
@@ -148,7 +158,7 @@ func (d *Definition) Patch(r Row, patch json.RawMessage) (Row, []string, error) 
 	v := reflect.New(d.typ)
 	v.Elem().Set(reflect.ValueOf(r.Value).Elem())
 	out := d.row(v)
-	names, err := d.merge(out, patch)
+	names, err := d.set(out, patch, Column.patch)
 	if err != nil {
 		return Row{}, nil, err
 	}
@@ -157,40 +167,32 @@ func (d *Definition) Patch(r Row, patch json.RawMessage) (Row, []string, error) 
 
 // Names gives the sorted member names of a JSON object.
 func Names(object json.RawMessage) ([]string, error) {
-	var members map[string]json.RawMessage
-	if err := json.Unmarshal(object, &members); err != nil {
+	m, err := members(object)
+	if err != nil {
 		return nil, err
 	}
-	names := make([]string, 0, len(members))
-	for n := range members {
-		names = append(names, n)
-	}
-	slices.Sort(names)
-	return names, nil
+	return slices.Sorted(maps.Keys(m)), nil
 }
 
-func (d *Definition) merge(r Row, object json.RawMessage) ([]string, error) {
-	var members map[string]json.RawMessage
-	if err := json.Unmarshal(object, &members); err != nil {
+// set sets the fields that the object names and gives their names, sorted.
+func (d *Definition) set(r Row, object json.RawMessage, one func(Column, reflect.Value, json.RawMessage) error) ([]string, error) {
+	m, err := members(object)
+	if err != nil {
 		return nil, fmt.Errorf("decode %s: %w", d.Name, err)
 	}
 	v := reflect.ValueOf(r.Value).Elem()
-	names := make([]string, 0, len(members))
-	for name, raw := range members {
+	names := slices.Sorted(maps.Keys(m))
+	for _, name := range names {
 		c, ok := d.Column(name)
 		if !ok {
 			return nil, fmt.Errorf("decode %s: no field %q", d.Name, name)
 		}
-		names = append(names, name)
-		if string(raw) == "null" {
+		if string(m[name]) == "null" {
 			c.reset(v)
-			continue
-		}
-		if err := json.Unmarshal(raw, v.FieldByIndex(c.index).Addr().Interface()); err != nil {
+		} else if err := one(c, v, m[name]); err != nil {
 			return nil, fmt.Errorf("decode %s: field %q: %w", d.Name, name, err)
 		}
 	}
-	slices.Sort(names)
 	return names, nil
 }
 
@@ -208,20 +210,30 @@ func (d *Definition) Attrs(r Row) map[string]any {
 			}
 			f = f.Elem()
 		}
-		switch x := f.Interface().(type) {
-		case time.Time:
-			attrs[name] = x.UTC().Format(time.RFC3339Nano)
-		case string, bool:
-			attrs[name] = x
-		default:
-			if f.CanInt() {
-				attrs[name] = float64(f.Int()) // JSON and Cerbos know one kind of number
-			} else {
-				attrs[name] = f.Interface()
-			}
-		}
+		attrs[name] = plain(f)
 	}
 	return attrs
+}
+
+// plain gives a value without its Go type: JSON and Cerbos know one kind of
+// text and one kind of number.
+func plain(f reflect.Value) any {
+	if t, ok := f.Interface().(time.Time); ok {
+		return t.UTC().Format(time.RFC3339Nano)
+	}
+	switch {
+	case f.Kind() == reflect.String:
+		return f.String()
+	case f.Kind() == reflect.Bool:
+		return f.Bool()
+	case f.CanInt():
+		return float64(f.Int())
+	case f.CanUint():
+		return float64(f.Uint())
+	case f.CanFloat():
+		return f.Float()
+	}
+	return f.Interface()
 }
 
 func (c Column) reset(v reflect.Value) {

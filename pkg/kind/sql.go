@@ -64,7 +64,7 @@ func (d *Definition) Dest(r Row) []any {
 		default:
 			switch f.Kind() {
 			case reflect.Map, reflect.Slice, reflect.Struct:
-				out[i] = jsonDest{p}
+				out[i] = jsonDest{f}
 			default:
 				out[i] = p
 			}
@@ -73,15 +73,16 @@ func (d *Definition) Dest(r Row) []any {
 	return out
 }
 
-type jsonDest struct{ into any }
+type jsonDest struct{ into reflect.Value }
 
 // Scan implements sql.Scanner.
 func (s jsonDest) Scan(src any) error {
+	s.into.SetZero() // json.Unmarshal would add to a default that is a map
 	switch x := src.(type) {
 	case string:
-		return json.Unmarshal([]byte(x), s.into)
+		return json.Unmarshal([]byte(x), s.into.Addr().Interface())
 	case []byte:
-		return json.Unmarshal(x, s.into)
+		return json.Unmarshal(x, s.into.Addr().Interface())
 	}
 	return fmt.Errorf("scan JSON from %T", src)
 }

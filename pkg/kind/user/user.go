@@ -4,8 +4,9 @@
 package user
 
 import (
+	"bytes"
+	"encoding/json"
 	"maps"
-	"reflect"
 	"slices"
 	"time"
 
@@ -80,10 +81,20 @@ func (s Sync) Apply(row *kind.Row, id string, at time.Time) *kind.Row {
 	if u.Tenants == nil {
 		u.Tenants = map[string]Membership{}
 	}
-	if row != nil && reflect.DeepEqual(before, *u) {
+	if row != nil && same(before, *u) {
 		return row
 	}
 	u.Version++
-	u.UpdatedAt = at.UTC().Truncate(time.Microsecond)
+	if at = at.UTC().Truncate(time.Microsecond); at.After(u.UpdatedAt) { // time never runs backwards for a row
+		u.UpdatedAt = at
+	}
 	return &next
+}
+
+// same compares users as SQL keeps them: attributes that are empty and
+// attributes that are absent are one there.
+func same(a, b User) bool {
+	x, errX := json.Marshal(a)
+	y, errY := json.Marshal(b)
+	return errX == nil && errY == nil && bytes.Equal(x, y)
 }
