@@ -8,8 +8,7 @@ import (
 	"os/signal"
 	"syscall"
 
-	"github.com/caarlos0/env/v11"
-
+	"github.com/writ-project/writ/pkg/settings"
 	"github.com/writ-project/writ/pkg/telemetry"
 	"github.com/writ-project/writ/services/auditor"
 )
@@ -24,7 +23,7 @@ func main() {
 }
 
 func run(ctx context.Context) error {
-	cfg, err := env.ParseAs[auditor.Config]()
+	cfg, err := settings.Load[auditor.Config]()
 	if err != nil {
 		return err
 	}
