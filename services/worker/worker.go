@@ -108,7 +108,9 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	)
 
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return probes.Serve(ctx, probes.OperationsServer(tel.Handler()), cfg.Listener, drainTimeout) })
+	g.Go(func() error {
+		return probes.Serve(ctx, probes.OperationsServer(tel.Handler()), cfg.Listener, drainTimeout)
+	})
 	g.Go(func() error { return loop.Run(ctx) })
 	return g.Wait()
 }
