@@ -6,9 +6,10 @@ import "github.com/writ-project/writ/pkg/kind"
 // Contact is a person in a tenant's address book.
 type Contact struct {
 	kind.Meta
-	FirstName      string `json:"first_name" minLength:"1" maxLength:"200"`
-	LastName       string `json:"last_name,omitempty" maxLength:"200"`
-	Email          string `json:"email,omitempty" format:"email" maxLength:"320"`
+	FirstName string `json:"first_name" minLength:"1" maxLength:"200"`
+	LastName  string `json:"last_name,omitempty" maxLength:"200"`
+	// The format takes a mailbox too, Ada <ada@example.com>: the pattern keeps it to the address.
+	Email          string `json:"email,omitempty" format:"email" pattern:"^[^\\s<>()]+@[^\\s<>()]+$" patternDescription:"an address alone" maxLength:"320"`
 	Phone          string `json:"phone,omitempty" maxLength:"50"`
 	Company        string `json:"company,omitempty" maxLength:"200"`
 	Notes          string `json:"notes,omitempty" maxLength:"100000"`
