@@ -100,3 +100,15 @@ func (p Plan) read(filter *enginev1.PlanResourcesFilter, invalid []*schemav1.Val
 	}
 	return p, nil
 }
+
+// Extent tells how much the plan allows: allow (all), deny (none) or
+// conditional (some).
+func (p Plan) Extent() string {
+	switch p.kind {
+	case Always:
+		return "allow"
+	case Never:
+		return "deny"
+	}
+	return "conditional"
+}

@@ -32,9 +32,19 @@ type Definition struct {
 	// Search names the columns that ?q= looks into.
 	Search []string
 
-	attrs []string
-	typ   reflect.Type
+	// Inherited names the fields that a new row takes from the attributes of its
+	// owner, unless the body names them.
+	Inherited []string
+	// Hidden are the fields that are left out of answers to those who may not see them.
+	Hidden []Hidden
+
+	actions []transition
+	attrs   []string
+	typ     reflect.Type
 }
+
+// Hidden is a field that takes an action of its own to see.
+type Hidden struct{ Field, Action string }
 
 // Column is one field of a kind: a JSON member and an SQL column of one name.
 type Column struct {
@@ -71,6 +81,17 @@ func Search(names ...string) Option {
 // Plural sets the plural where it is not name + "s".
 func Plural(name string) Option { return func(d *Definition) { d.Plural = name } }
 
+// Inherit names string fields that a new row takes from its owner's attributes
+// of the same names.
+func Inherit(names ...string) Option {
+	return func(d *Definition) { d.Inherited = append(d.Inherited, names...) }
+}
+
+// Hide leaves a nullable field out of answers where the policy denies action.
+func Hide(field, action string) Option {
+	return func(d *Definition) { d.Hidden = append(d.Hidden, Hidden{field, action}) }
+}
+
 // Define makes the Definition of T, a struct that embeds Meta. A field is
 // described by its tags: json (the name), default, and the ones that the
 // OpenAPI schema is made from (format, minLength, maxLength, enum, doc …).
@@ -103,6 +124,16 @@ func Define[T any](name string, opts ...Option) *Definition {
 	for _, n := range slices.Concat(d.attrs, d.Search) {
 		if _, ok := d.Column(n); !ok {
 			panic("kind " + name + ": no field " + n)
+		}
+	}
+	for _, n := range d.Inherited {
+		if c, ok := d.Column(n); !ok || c.elem().Kind() != reflect.String {
+			panic("kind " + name + ": " + n + " is no text to inherit")
+		}
+	}
+	for _, h := range d.Hidden {
+		if c, ok := d.Column(h.Field); !ok || c.typ.Kind() != reflect.Pointer {
+			panic("kind " + name + ": " + h.Field + " cannot be left out")
 		}
 	}
 	for _, n := range d.Search {
@@ -249,3 +280,11 @@ func (c Column) reset(v reflect.Value) {
 
 // Type is the field's Go type; a pointer when it may be NULL.
 func (c Column) Type() reflect.Type { return c.typ }
+
+// elem is the field's type without the pointer.
+func (c Column) elem() reflect.Type {
+	if c.typ.Kind() == reflect.Pointer {
+		return c.typ.Elem()
+	}
+	return c.typ
+}

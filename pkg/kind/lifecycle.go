@@ -2,6 +2,8 @@ package kind
 
 import (
 	"encoding/json"
+	"fmt"
+	"reflect"
 	"time"
 )
 
@@ -53,18 +55,57 @@ func (d *Definition) Update(r Row, patch json.RawMessage, at time.Time) (Row, er
 // stamp gives a time the precision that SQL keeps.
 func stamp(t time.Time) time.Time { return t.UTC().Truncate(time.Microsecond) }
 
-// UpdateAttrs gives the attributes for a decision about an update: the row's,
-// and changes, the names of the fields that the patch would set.
-func (d *Definition) UpdateAttrs(r Row, patch json.RawMessage) (map[string]any, error) {
-	names, err := Names(patch)
+// ChangeAttrs gives the attributes for a decision about a create or an update:
+// the row's, and changes, the names of the fields that the client sets.
+func (d *Definition) ChangeAttrs(r Row, changes []string) map[string]any {
+	attrs := d.Attrs(r)
+	names := make([]any, len(changes))
+	for i, n := range changes {
+		names[i] = n
+	}
+	attrs["changes"] = names
+	return attrs
+}
+
+// Complete adds the inherited fields to a create body: those of attr that the
+// body does not name and that are text.
+func (d *Definition) Complete(body json.RawMessage, attr map[string]any) (json.RawMessage, error) {
+	m, err := members(body)
 	if err != nil {
 		return nil, err
 	}
-	attrs := d.Attrs(r)
-	changes := make([]any, len(names))
-	for i, n := range names {
-		changes[i] = n
+	added := false
+	for _, n := range d.Inherited {
+		text, ok := attr[n].(string)
+		if _, named := m[n]; named || !ok {
+			continue
+		}
+		if m[n], err = json.Marshal(text); err != nil {
+			return nil, err
+		}
+		added = true
 	}
-	attrs["changes"] = changes
-	return attrs, nil
+	if !added {
+		return body, nil
+	}
+	return json.Marshal(m)
+}
+
+// Without gives a copy of the row with a nullable field left out.
+func (d *Definition) Without(r Row, field string) Row {
+	v := reflect.New(d.typ)
+	v.Elem().Set(reflect.ValueOf(r.Value).Elem())
+	if c, ok := d.Column(field); ok {
+		v.Elem().FieldByIndex(c.index).SetZero()
+	}
+	return d.row(v)
+}
+
+// Parse reads a row as MarshalJSON writes it.
+func (d *Definition) Parse(raw json.RawMessage) (Row, error) {
+	v := reflect.New(d.typ)
+	if err := json.Unmarshal(raw, v.Interface()); err != nil {
+		return Row{}, fmt.Errorf("read a %s: %w", d.Name, err)
+	}
+	return d.row(v), nil
 }

@@ -4,11 +4,15 @@ package kinds
 import (
 	"github.com/writ-project/writ/pkg/kind"
 	"github.com/writ-project/writ/pkg/kind/contact"
+	"github.com/writ-project/writ/pkg/kind/expense"
+	"github.com/writ-project/writ/pkg/kind/video"
 )
 
 // All are the kinds that writ serves.
 var All = []*kind.Definition{
 	contact.Kind,
+	video.Kind,
+	expense.Kind,
 }
 
 // ByName finds a kind by its name.

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/writ-project/writ/pkg/events"
 	"github.com/writ-project/writ/pkg/kind"
 )
 
@@ -52,6 +53,25 @@ func (u *User) In(tenant string) (roles []string, attr map[string]any) {
 		attr = map[string]any{}
 	}
 	return slices.Clone(m.Roles), attr
+}
+
+// Attributes that every principal has beside its own, whatever the directory says.
+const (
+	AttrTenant  = "tenant"  // the tenant that the request is about
+	AttrRequest = "request" // {"ip": …, "time": RFC 3339}: where and when it was made
+)
+
+// Principal gives the user as policies see them for a request about a tenant.
+// A user without a row (nil) is a guest.
+func (u *User) Principal(id, tenant string, from events.RequestInfo, at time.Time) events.Principal {
+	p := events.Principal{ID: id, Roles: []string{Guest}, Attr: map[string]any{}}
+	if u != nil {
+		p.Version = u.Version
+		p.Roles, p.Attr = u.In(tenant)
+	}
+	p.Attr[AttrTenant] = tenant
+	p.Attr[AttrRequest] = map[string]any{"ip": from.Remote, "time": at.UTC().Format(time.RFC3339)}
+	return p
 }
 
 // ActionSync brings a directory row up to date with Stytch.

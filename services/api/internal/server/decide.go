@@ -14,7 +14,7 @@ import (
 // decide asks Cerbos about actions on a resource and gives a decision for each,
 // not yet recorded. An error means that there is no answer, never a denial.
 func (s *Server) decide(ctx context.Context, c *caller, res events.Resource, actions ...string) ([]*events.Decision, error) {
-	answer, err := s.Authz.Check(ctx, authz.Request{Principal: c.Principal, Resource: res, Actions: actions, Tenant: c.Tenant})
+	answer, err := s.Authz.Check(ctx, authz.Request{Principal: c.Principal, Resource: res, Actions: actions, Tenant: c.Tenant, Scope: authz.TenantScope(c.Tenant)})
 	if err != nil {
 		return nil, fmt.Errorf("authorize %v on %s: %w", actions, res.Kind, err)
 	}
@@ -25,11 +25,16 @@ func (s *Server) decide(ctx context.Context, c *caller, res events.Resource, act
 		if err != nil {
 			return nil, err
 		}
-		d.Effect, d.Policy, d.CallID = r.Effect, r.Policy, answer.CallID
-		d.EvaluatedAt, d.TookMicros = answer.EvaluatedAt.UTC(), answer.Took.Microseconds()
+		fill(d, answer, r)
 		out[i] = d
 	}
 	return out, nil
+}
+
+// fill puts an answer into a decision.
+func fill(d *events.Decision, answer authz.Answer, r authz.Result) {
+	d.Effect, d.Policy, d.CallID = r.Effect, r.Policy, answer.CallID
+	d.EvaluatedAt, d.TookMicros = answer.EvaluatedAt.UTC(), answer.Took.Microseconds()
 }
 
 func newDecision(ctx context.Context, c *caller, res events.Resource, action string) (*events.Decision, error) {
@@ -55,6 +60,46 @@ func (s *Server) record(ctx context.Context, d *events.Decision) error {
 	defer cancel()
 	if _, err := s.Ledger.Append(ctx, m); err != nil {
 		return fmt.Errorf("record decision %s: %w", d.ID, err)
+	}
+	return nil
+}
+
+// checkAll asks about many resources at once and records every decision: one
+// call to Cerbos, and one batch on the ledger.
+func (s *Server) checkAll(ctx context.Context, c *caller, items []authz.Item) ([]authz.Answer, error) {
+	answers, err := s.Authz.CheckAll(ctx, authz.Batch{Principal: c.Principal, Items: items, Tenant: c.Tenant, Scope: authz.TenantScope(c.Tenant)})
+	if err != nil {
+		return nil, fmt.Errorf("authorize %d resources: %w", len(items), err)
+	}
+	var all []*events.Decision
+	for i, item := range items {
+		for _, r := range answers[i].Results {
+			d, err := newDecision(ctx, c, item.Resource, r.Action)
+			if err != nil {
+				return nil, err
+			}
+			fill(d, answers[i], r)
+			all = append(all, d)
+		}
+	}
+	return answers, s.recordAll(ctx, all)
+}
+
+// recordAll is record for many decisions: one batch on the ledger.
+func (s *Server) recordAll(ctx context.Context, all []*events.Decision) error {
+	msgs, ctxs := make([]events.Message, len(all)), make([]context.Context, len(all))
+	for i, d := range all {
+		s.metrics.decided(ctx, d)
+		var err error
+		if msgs[i], err = events.NewDecision(s.Keys, d); err != nil {
+			return err
+		}
+		ctxs[i] = ctx
+	}
+	ctx, cancel := within(ctx, appendTimeout)
+	defer cancel()
+	if err := s.Ledger.AppendAll(ctx, ctxs, msgs); err != nil {
+		return fmt.Errorf("record %d decisions: %w", len(msgs), err)
 	}
 	return nil
 }

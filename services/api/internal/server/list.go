@@ -4,21 +4,22 @@ import (
 	"context"
 	"reflect"
 	"strconv"
+	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/writ-project/writ/pkg/authz"
-	"github.com/writ-project/writ/pkg/events"
 	"github.com/writ-project/writ/pkg/fault"
 	"github.com/writ-project/writ/pkg/kind"
 	"github.com/writ-project/writ/pkg/store"
 )
 
 type listInput struct {
-	Limit  int    `query:"limit" minimum:"1" maximum:"200" default:"50"`
-	Cursor string `query:"cursor" doc:"next_cursor of the page before" maxLength:"2048"`
-	Q      string `query:"q" doc:"Part of a name, an e-mail address or the like; case does not matter" maxLength:"200"`
-	Sort   string `query:"sort" doc:"A field to sort by; - before it for descending" default:"created_at" maxLength:"64"`
+	Limit   int    `query:"limit" minimum:"1" maximum:"200" default:"50"`
+	Cursor  string `query:"cursor" doc:"next_cursor of the page before" maxLength:"2048"`
+	Q       string `query:"q" doc:"Part of a name, an e-mail address or the like; case does not matter" maxLength:"200"`
+	Sort    string `query:"sort" doc:"A field to sort by; - before it for descending" default:"created_at" maxLength:"64"`
+	Include string `query:"include" enum:"permissions" doc:"permissions: add to each item what the caller may do with it"`
 
 	filters map[string]string
 }
@@ -53,7 +54,7 @@ const filterMark = "x-writ-filter"
 
 type listOutput struct {
 	Body struct {
-		Items      any    `json:"items"`
+		Items      []any  `json:"items"`
 		NextCursor string `json:"next_cursor,omitempty" doc:"Absent on the last page"`
 	}
 }
@@ -64,7 +65,12 @@ func (k *resources) list(ctx context.Context, in *listInput) (*listOutput, error
 	if err != nil {
 		return nil, err
 	}
-	plan, err := k.Authz.Plan(ctx, authz.PlanRequest{Principal: c.Principal, Kind: k.def.Name, Action: kind.ActionList, Tenant: c.Tenant})
+	for _, h := range k.def.Hidden {
+		if strings.TrimPrefix(in.Sort, "-") == h.Field {
+			return nil, fault.InvalidField("query.sort", "cannot sort by %s: not everybody may see it", h.Field)
+		}
+	}
+	plan, err := k.plan(ctx, c, k.def, kind.ActionList)
 	if err != nil {
 		return nil, err
 	}
@@ -72,18 +78,16 @@ func (k *resources) list(ctx context.Context, in *listInput) (*listOutput, error
 	if err != nil {
 		return nil, err // a plan that we cannot turn into SQL exactly: no rows
 	}
-	d, err := newDecision(ctx, c, events.Resource{Kind: k.def.Name}, kind.ActionList)
+	d, err := planDecision(ctx, c, k.def, plan)
 	if err != nil {
 		return nil, err
 	}
-	d.Effect, d.Policy, d.CallID, d.Plan = plan.Effect, plan.Policy, plan.CallID, plan.Raw
-	d.EvaluatedAt, d.TookMicros = plan.EvaluatedAt.UTC(), plan.Took.Microseconds()
 	if err := k.record(ctx, d); err != nil {
 		return nil, err
 	}
 	out := &listOutput{}
 	if filter.Kind == authz.Never {
-		out.Body.Items = []kind.Row{}
+		out.Body.Items = []any{}
 		return out, nil
 	}
 	page, err := k.Store.List(ctx, k.def, store.Query{
@@ -93,11 +97,9 @@ func (k *resources) list(ctx context.Context, in *listInput) (*listOutput, error
 	if err != nil {
 		return nil, err
 	}
-	if page.Items == nil {
-		page.Items = []kind.Row{}
-	}
-	out.Body.Items, out.Body.NextCursor = page.Items, page.NextCursor
-	return out, nil
+	out.Body.NextCursor = page.NextCursor
+	out.Body.Items, err = k.present(ctx, c, page.Items, in.Include == includePermissions)
+	return out, err
 }
 
 // equals reads the caller's filters as values of their fields' types.

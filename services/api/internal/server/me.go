@@ -10,6 +10,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/google/uuid"
 
+	"github.com/writ-project/writ/pkg/authz"
 	"github.com/writ-project/writ/pkg/events"
 	"github.com/writ-project/writ/pkg/fault"
 	"github.com/writ-project/writ/pkg/identity"
@@ -17,9 +18,11 @@ import (
 	"github.com/writ-project/writ/pkg/kind/user"
 )
 
-// Me is who the caller is.
+// Me is who the caller is and what they may do.
 type Me struct {
 	Principal MePrincipal `json:"principal"`
+	// Kinds says for each kind and action allow, deny or conditional.
+	Kinds map[string]map[string]string `json:"kinds" doc:"For each kind and action: allow, deny, or conditional (it depends on the resource)"`
 }
 
 // MePrincipal is the principal as policies see it, and their e-mail address.
@@ -28,6 +31,8 @@ type MePrincipal struct {
 	Email string         `json:"email"`
 	Roles []string       `json:"roles"`
 	Attr  map[string]any `json:"attr"`
+	// Tenants are the caller's memberships.
+	Tenants map[string]user.Membership `json:"tenants"`
 }
 
 type meOutput struct{ Body Me }
@@ -45,7 +50,7 @@ func (s *Server) registerMe() {
 
 func (s *Server) getMe(ctx context.Context, _ *struct{}) (*meOutput, error) {
 	c := callerOf(ctx)
-	all, err := s.decide(ctx, c, events.Resource{Kind: user.Kind.Name, ID: c.ID, Version: c.User.Version, Attr: map[string]any{}}, kind.ActionRead)
+	all, err := s.decide(ctx, c, events.Resource{Kind: user.Kind.Name, ID: c.ID, Version: c.User.Version, Attr: map[string]any{"tenant": c.Tenant}}, kind.ActionRead)
 	if err != nil {
 		return nil, err
 	}
@@ -55,27 +60,77 @@ func (s *Server) getMe(ctx context.Context, _ *struct{}) (*meOutput, error) {
 	if all[0].Effect != events.Allow {
 		return nil, denied(all[0])
 	}
-	return &meOutput{Body: me(c)}, nil
+	return s.me(ctx, c)
 }
 
-func me(c *caller) Me {
-	return Me{Principal: MePrincipal{ID: c.ID, Email: c.User.Email, Roles: c.Roles, Attr: c.Attr}}
+// me tells who the caller is in the request's tenant and, from query plans,
+// what they may do with each kind.
+func (s *Server) me(ctx context.Context, c *caller) (*meOutput, error) {
+	roles, attr := c.User.In(c.Tenant)
+	out := &meOutput{Body: Me{
+		Principal: MePrincipal{ID: c.ID, Email: c.User.Email, Roles: roles, Attr: attr, Tenants: c.User.Tenants},
+		Kinds:     map[string]map[string]string{},
+	}}
+	var plans []*events.Decision
+	for _, d := range s.Kinds {
+		may := map[string]string{}
+		for _, action := range append([]string{kind.ActionCreate, kind.ActionRead, kind.ActionList, kind.ActionUpdate, kind.ActionDelete}, d.Actions()...) {
+			p, err := s.plan(ctx, c, d, action)
+			if err != nil {
+				return nil, err
+			}
+			may[action] = p.Extent()
+			decision, err := planDecision(ctx, c, d, p)
+			if err != nil {
+				return nil, err
+			}
+			plans = append(plans, decision)
+		}
+		out.Body.Kinds[d.Name] = may
+	}
+	return out, s.recordAll(ctx, plans)
+}
+
+// plan asks which resources of a kind the caller may do an action to.
+func (s *Server) plan(ctx context.Context, c *caller, d *kind.Definition, action string) (authz.Plan, error) {
+	attr := map[string]any{"tenant": c.Tenant}
+	switch action {
+	case kind.ActionCreate: // what they make is their own, and they name nothing that is not theirs to name
+		attr["owner_id"], attr["changes"] = c.ID, []string{}
+	case kind.ActionUpdate:
+		attr["changes"] = []string{}
+	}
+	return s.Authz.Plan(ctx, authz.PlanRequest{
+		Principal: c.Principal, Kind: d.Name, Action: action, Attr: attr, Tenant: c.Tenant, Scope: authz.TenantScope(c.Tenant),
+	})
+}
+
+// planDecision makes the decision that a query plan is.
+func planDecision(ctx context.Context, c *caller, d *kind.Definition, p authz.Plan) (*events.Decision, error) {
+	out, err := newDecision(ctx, c, events.Resource{Kind: d.Name}, p.Action)
+	if err != nil {
+		return nil, err
+	}
+	out.Effect, out.Policy, out.CallID, out.Plan = p.Effect, p.Policy, p.CallID, p.Raw
+	out.EvaluatedAt, out.TookMicros = p.EvaluatedAt.UTC(), p.Took.Microseconds()
+	return out, nil
 }
 
 func (s *Server) syncMe(ctx context.Context, _ *struct{}) (*meOutput, error) {
 	c := callerOf(ctx)
-	row, err := s.sync(ctx, c.Principal, c.User.Version)
+	row, err := s.sync(ctx, c.User.Principal(c.ID, user.DefaultTenant, requestInfo(ctx), time.Now()), c.User.Version)
 	if err != nil {
 		return nil, err
 	}
-	return &meOutput{Body: me(newCaller(row, c.Tenant, c.Session))}, nil
+	return s.me(ctx, newCaller(ctx, row, c.Tenant, c.Session))
 }
 
 // firstSeen brings a user into the directory who has a valid session and no
 // row yet. Requests of one user that arrive together share the work.
 func (s *Server) firstSeen(ctx context.Context, id string) (kind.Row, error) {
 	v, err, _ := s.syncing.Do(id, func() (any, error) {
-		return s.sync(ctx, events.Principal{ID: id, Roles: []string{user.Guest}, Attr: map[string]any{}}, 0)
+		var nobody *user.User
+		return s.sync(ctx, nobody.Principal(id, user.DefaultTenant, requestInfo(ctx), time.Now()), 0)
 	})
 	if err != nil {
 		return kind.Row{}, err
@@ -106,7 +161,7 @@ func (s *Server) sync(ctx context.Context, p events.Principal, version int64) (k
 		return kind.Row{}, err
 	}
 	c := &caller{Principal: p, Tenant: user.DefaultTenant}
-	all, err := s.decide(ctx, c, events.Resource{Kind: user.Kind.Name, ID: p.ID, Version: version, Attr: map[string]any{}}, user.ActionSync)
+	all, err := s.decide(ctx, c, events.Resource{Kind: user.Kind.Name, ID: p.ID, Version: version, Attr: map[string]any{"tenant": c.Tenant}}, user.ActionSync)
 	if err != nil {
 		return kind.Row{}, err
 	}

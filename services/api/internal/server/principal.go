@@ -3,7 +3,9 @@ package server
 import (
 	"context"
 	"net/http"
+	"regexp"
 	"strings"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -33,7 +35,7 @@ func callerOf(ctx context.Context) *caller {
 // every request, never from the token, so a change counts at once.
 func (s *Server) authenticate(hc huma.Context, next func(huma.Context)) {
 	ctx := hc.Context()
-	c, err := s.identify(ctx, hc.Header("Authorization"))
+	c, err := s.identify(ctx, hc.Header("Authorization"), hc.Header(tenantHeader))
 	if err != nil {
 		p := s.problem(ctx, err)
 		for k, values := range p.headers {
@@ -50,13 +52,25 @@ func (s *Server) authenticate(hc huma.Context, next func(huma.Context)) {
 	next(huma.WithValue(hc, principalKey, c))
 }
 
-func (s *Server) identify(ctx context.Context, authorization string) (*caller, error) {
+// tenantHeader names the tenant that a request is about.
+const tenantHeader = "Writ-Tenant"
+
+// tenantName is what a tenant's key looks like.
+var tenantName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
+
+func (s *Server) identify(ctx context.Context, authorization, tenant string) (*caller, error) {
 	scheme, token, _ := strings.Cut(authorization, " ")
 	token = strings.TrimSpace(token)
 	if !strings.EqualFold(scheme, "Bearer") || token == "" {
 		p := newProblem(http.StatusUnauthorized, "unauthenticated", "Send Authorization: Bearer with a session JWT or session token")
 		p.headers.Set("WWW-Authenticate", `Bearer realm="writ"`) // RFC 6750, 3.1: no error code when there were no credentials
 		return nil, p
+	}
+	if tenant == "" {
+		tenant = user.DefaultTenant
+	}
+	if !tenantName.MatchString(tenant) {
+		return nil, fault.InvalidField("header."+tenantHeader, "want a tenant's key: lower-case letters, digits and dashes")
 	}
 	session, err := s.Identity.Authenticate(ctx, token)
 	if err != nil {
@@ -69,14 +83,12 @@ func (s *Server) identify(ctx context.Context, authorization string) (*caller, e
 	if err != nil {
 		return nil, err
 	}
-	return newCaller(row, user.DefaultTenant, session), nil
+	return newCaller(ctx, row, tenant, session), nil
 }
 
-func newCaller(row kind.Row, tenant string, session identity.Session) *caller {
+// newCaller makes the principal for a tenant. Who is no member of it is a guest
+// there.
+func newCaller(ctx context.Context, row kind.Row, tenant string, session identity.Session) *caller {
 	u := row.Value.(*user.User)
-	roles, attr := u.In(tenant)
-	return &caller{
-		Principal: events.Principal{ID: u.ID, Version: u.Version, Roles: roles, Attr: attr},
-		Tenant:    tenant, User: u, Session: session,
-	}
+	return &caller{Principal: u.Principal(u.ID, tenant, requestInfo(ctx), time.Now()), Tenant: tenant, User: u, Session: session}
 }

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/http"
+	"slices"
 	"unicode/utf8"
 
 	"github.com/google/uuid"
@@ -12,6 +14,7 @@ import (
 	"github.com/writ-project/writ/pkg/events"
 	"github.com/writ-project/writ/pkg/fault"
 	"github.com/writ-project/writ/pkg/kind"
+	"github.com/writ-project/writ/pkg/kind/user"
 )
 
 // MutationHeaders are what every mutation takes.
@@ -51,6 +54,7 @@ type mutationOutput struct {
 type getInput struct {
 	ID          string `path:"id" format:"uuid"`
 	IfNoneMatch string `header:"If-None-Match" doc:"Answer 304 if the version is still this one" maxLength:"1024"`
+	Include     string `query:"include" enum:"permissions" doc:"permissions: add what the caller may do with it"`
 }
 
 type getOutput struct {
@@ -77,18 +81,25 @@ func (k *resources) create(ctx context.Context, in *createInput) (*mutationOutpu
 		return nil, err
 	}
 	if done, err := k.earlier(ctx, o); done != nil || err != nil {
-		return k.answer(o, done, err)
+		return k.answer(ctx, o, done, err)
 	}
 	id, err := uuid.NewV7()
 	if err != nil {
 		return nil, err
 	}
-	c := events.Command{Kind: k.def.Name, ResourceID: id.String(), Action: kind.ActionCreate, Body: body}
-	row, err := k.def.Create(c.ResourceID, o.caller.Tenant, o.caller.ID, body, c.IssuedAt)
+	c := events.Command{Kind: k.def.Name, ResourceID: id.String(), Action: kind.ActionCreate}
+	if c.Changes, err = kind.Names(body); err != nil {
+		return nil, fault.InvalidField("body", "%v", err)
+	}
+	if c.Body, err = k.complete(ctx, o.caller, body); err != nil {
+		return nil, err
+	}
+	row, err := k.def.Create(c.ResourceID, o.caller.Tenant, o.caller.ID, c.Body, c.IssuedAt)
 	if err != nil {
 		return nil, fault.InvalidField("body", "%v", err)
 	}
-	all, err := k.decide(ctx, o.caller, events.Resource{Kind: c.Kind, ID: c.ResourceID, Attr: k.def.Attrs(row)}, c.Action)
+	attrs := k.def.ChangeAttrs(row, c.Changes)
+	all, err := k.decide(ctx, o.caller, events.Resource{Kind: c.Kind, ID: c.ResourceID, Attr: attrs}, c.Action)
 	if err != nil {
 		return nil, err
 	}
@@ -96,7 +107,34 @@ func (k *resources) create(ctx context.Context, in *createInput) (*mutationOutpu
 		return nil, k.refuse(ctx, d, denied(d))
 	}
 	done, err := k.submit(ctx, o, all[0], c)
-	return k.answer(o, done, err)
+	return k.answer(ctx, o, done, err)
+}
+
+// complete fills in what a new row inherits from its owner: the caller, unless
+// the body names another.
+func (k *resources) complete(ctx context.Context, c *caller, body json.RawMessage) (json.RawMessage, error) {
+	if len(k.def.Inherited) == 0 {
+		return body, nil
+	}
+	owner := c.User
+	var named struct {
+		OwnerID string `json:"owner_id"`
+	}
+	if err := json.Unmarshal(body, &named); err != nil {
+		return nil, fault.InvalidField("body", "%v", err)
+	}
+	if named.OwnerID != "" && named.OwnerID != c.ID {
+		row, err := k.Store.Get(ctx, user.Kind, named.OwnerID)
+		if fault.Is(err, fault.NotFound) {
+			return body, nil // nobody to inherit from
+		}
+		if err != nil {
+			return nil, err
+		}
+		owner = row.Value.(*user.User)
+	}
+	_, attr := owner.In(c.Tenant)
+	return k.def.Complete(body, attr)
 }
 
 func (k *resources) update(ctx context.Context, in *updateInput) (*mutationOutput, error) {
@@ -107,7 +145,11 @@ func (k *resources) update(ctx context.Context, in *updateInput) (*mutationOutpu
 	if err := k.removable(body); err != nil {
 		return nil, err
 	}
-	return k.change(ctx, in.MutationHeaders, events.Command{Kind: k.def.Name, ResourceID: in.ID, Action: kind.ActionUpdate, Body: body})
+	changes, err := kind.Names(body)
+	if err != nil {
+		return nil, fault.InvalidField("body", "%v", err)
+	}
+	return k.change(ctx, in.MutationHeaders, events.Command{Kind: k.def.Name, ResourceID: in.ID, Action: kind.ActionUpdate, Body: body, Changes: changes})
 }
 
 // removable refuses a patch that removes what a resource must have. The schema
@@ -132,6 +174,13 @@ func (k *resources) delete(ctx context.Context, in *deleteInput) (*mutationOutpu
 	return k.change(ctx, in.MutationHeaders, events.Command{Kind: k.def.Name, ResourceID: in.ID, Action: kind.ActionDelete})
 }
 
+// act submits one of the kind's own actions.
+func (k *resources) act(action string) func(context.Context, *deleteInput) (*mutationOutput, error) {
+	return func(ctx context.Context, in *deleteInput) (*mutationOutput, error) {
+		return k.change(ctx, in.MutationHeaders, events.Command{Kind: k.def.Name, ResourceID: in.ID, Action: action})
+	}
+}
+
 // change decides about a command on a resource that exists and submits it.
 func (k *resources) change(ctx context.Context, h MutationHeaders, c events.Command) (*mutationOutput, error) {
 	o, err := newOrder(ctx, h, c.Action, c.Kind, c.ResourceID, string(c.Body))
@@ -143,7 +192,7 @@ func (k *resources) change(ctx context.Context, h MutationHeaders, c events.Comm
 		return nil, err
 	}
 	if done, err := k.earlier(ctx, o); done != nil || err != nil {
-		return k.answer(o, done, err)
+		return k.answer(ctx, o, done, err)
 	}
 	row, err := k.load(ctx, o.caller, c.ResourceID)
 	if err != nil {
@@ -151,9 +200,7 @@ func (k *resources) change(ctx context.Context, h MutationHeaders, c events.Comm
 	}
 	attrs := k.def.Attrs(row)
 	if c.Action == kind.ActionUpdate {
-		if attrs, err = k.def.UpdateAttrs(row, c.Body); err != nil {
-			return nil, fault.InvalidField("body", "%v", err)
-		}
+		attrs = k.def.ChangeAttrs(row, c.Changes)
 	}
 	all, err := k.decide(ctx, o.caller, events.Resource{Kind: c.Kind, ID: c.ResourceID, Version: row.Version, Attr: attrs}, c.Action, kind.ActionRead)
 	if err != nil {
@@ -174,7 +221,7 @@ func (k *resources) change(ctx context.Context, h MutationHeaders, c events.Comm
 		}
 	}
 	done, err := k.submit(ctx, o, d, c)
-	return k.answer(o, done, err)
+	return k.answer(ctx, o, done, err)
 }
 
 // stale reports whether none of the versions can match any more. A higher one
@@ -207,7 +254,7 @@ func (k *resources) load(ctx context.Context, c *caller, id string) (kind.Row, e
 }
 
 // answer tells what became of a mutation.
-func (k *resources) answer(o *order, c *command, err error) (*mutationOutput, error) {
+func (k *resources) answer(ctx context.Context, o *order, c *command, err error) (*mutationOutput, error) {
 	if err != nil {
 		return nil, err
 	}
@@ -218,7 +265,7 @@ func (k *resources) answer(o *order, c *command, err error) (*mutationOutput, er
 	}
 	out.Applied = "wait"
 	if err := c.outcomeError(); err != nil {
-		p := k.problem(context.Background(), err)
+		p := k.problem(ctx, err)
 		p.CommandID = c.ID
 		return nil, p
 	}
@@ -231,7 +278,15 @@ func (k *resources) answer(o *order, c *command, err error) (*mutationOutput, er
 	default:
 		out.Status = http.StatusOK
 	}
-	out.ETag, out.Body = etag(c.Version), json.RawMessage(c.Result)
+	row, err := k.def.Parse(c.Result)
+	if err != nil {
+		return nil, fmt.Errorf("read the result of command %s: %w", c.ID, err)
+	}
+	shown, err := k.present(ctx, o.caller, []kind.Row{row}, false)
+	if err != nil {
+		return nil, err
+	}
+	out.ETag, out.Body = etag(c.Version), shown[0]
 	return out, nil
 }
 
@@ -255,13 +310,16 @@ func (k *resources) get(ctx context.Context, in *getInput) (*getOutput, error) {
 	if all[0].Effect != events.Allow {
 		return nil, fault.Missing(k.def.Name, in.ID)
 	}
-	out := &getOutput{Status: http.StatusOK, ETag: etag(row.Version), Body: row}
-	for _, v := range versions {
-		anyVersion = anyVersion || v == row.Version
+	out := &getOutput{Status: http.StatusOK, ETag: etag(row.Version)}
+	if anyVersion || slices.Contains(versions, row.Version) {
+		out.Status = http.StatusNotModified
+		return out, nil
 	}
-	if anyVersion {
-		out.Status, out.Body = http.StatusNotModified, nil
+	shown, err := k.present(ctx, c, []kind.Row{row}, in.Include == includePermissions)
+	if err != nil {
+		return nil, err
 	}
+	out.Body = shown[0]
 	return out, nil
 }
 

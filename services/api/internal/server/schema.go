@@ -4,6 +4,7 @@ import (
 	"maps"
 	"net/http"
 	"slices"
+	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -42,6 +43,14 @@ func (s *Server) registerKind(d *kind.Definition) {
 		OperationID: "list-" + d.Plural, Method: http.MethodGet, Path: path, Tags: tags, Summary: "List the " + d.Plural + " that you may see",
 		Errors: []int{401, 422, 503}, Parameters: sc.filters, Responses: map[string]*huma.Response{"200": sc.page},
 	}, k.list)
+	for _, action := range d.Actions() {
+		register(s, huma.Operation{
+			OperationID: action + "-" + d.Name, Method: http.MethodPost, Path: path + "/{id}/" + action, Tags: tags,
+			Summary: strings.ToUpper(action[:1]) + action[1:] + " a " + d.Name, DefaultStatus: http.StatusAccepted,
+			Errors:    []int{400, 401, 403, 404, 409, 412, 422, 503},
+			Responses: map[string]*huma.Response{"200": sc.resource("Done, and waited for"), "202": sc.accepted},
+		}, k.act(action))
+	}
 	for _, op := range []string{"create-" + d.Name, "update-" + d.Name} {
 		dropBinary(s.api, op)
 	}

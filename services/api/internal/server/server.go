@@ -132,6 +132,10 @@ func register[I, O any](s *Server, op huma.Operation, handle func(context.Contex
 	describeProblems(s.api, &op)
 	// huma knows the parameters of the input's type only; an operation with others looks itself.
 	op.RejectUnknownQueryParameters = len(op.Parameters) == 0
+	op.Parameters = append(op.Parameters, &huma.Param{
+		Name: tenantHeader, In: "header", Description: "The tenant that the request is about; default if it is not given",
+		Schema: &huma.Schema{Type: huma.TypeString, Pattern: tenantName.String()},
+	})
 	op.MaxBodyBytes = maxBody + 1 // huma refuses a body that reaches the limit
 	huma.Register(s.api, op, func(ctx context.Context, in *I) (*O, error) {
 		out, err := handle(ctx, in)

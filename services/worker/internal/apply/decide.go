@@ -118,17 +118,17 @@ func versionOf(row *kind.Row) int64 {
 // second decision.
 func (l *Loop) decideAgain(ctx context.Context, s *state, row *kind.Row, r *resultOf) error {
 	c, first := &r.it.event.Command, &r.it.event.Decision
-	p := events.Principal{ID: c.PrincipalID, Roles: []string{user.Guest}, Attr: map[string]any{}}
+	var today *user.User
 	if u := s.rows[user.Kind][c.PrincipalID]; u != nil {
-		p.Version = u.Version
-		p.Roles, p.Attr = u.Value.(*user.User).In(c.Tenant)
+		today = u.Value.(*user.User)
 	}
+	p := today.Principal(c.PrincipalID, c.Tenant, first.Request, c.IssuedAt)
 	attrs, err := r.it.handler.Attrs(row, c)
 	if err != nil {
 		return fmt.Errorf("attributes of %s %s: %w", c.Kind, c.ResourceID, err)
 	}
 	res := events.Resource{Kind: c.Kind, ID: c.ResourceID, Version: versionOf(row), Attr: attrs}
-	answer, err := l.authz.Check(ctx, authz.Request{Principal: p, Resource: res, Actions: []string{c.Action}, Tenant: c.Tenant})
+	answer, err := l.authz.Check(ctx, authz.Request{Principal: p, Resource: res, Actions: []string{c.Action}, Tenant: c.Tenant, Scope: authz.TenantScope(c.Tenant)})
 	if err != nil {
 		return fmt.Errorf("decide %s of %s %s again: %w", c.Action, c.Kind, c.ResourceID, err)
 	}

@@ -26,7 +26,7 @@ type Handler struct {
 	Apply func(row *kind.Row, c *events.Command) (*kind.Row, error)
 }
 
-// CRUD handles create, update and delete of a kind.
+// CRUD handles create, update, delete and the kind's own actions.
 func CRUD(d *kind.Definition) Handler {
 	return Handler{
 		Kind:    d,
@@ -38,27 +38,29 @@ func CRUD(d *kind.Definition) Handler {
 				if err != nil {
 					return nil, err
 				}
-				return d.Attrs(r), nil
+				return d.ChangeAttrs(r, c.Changes), nil
 			case kind.ActionUpdate:
-				return d.UpdateAttrs(*row, c.Body)
+				return d.ChangeAttrs(*row, c.Changes), nil
 			}
 			return d.Attrs(*row), nil
 		},
 		Apply: func(row *kind.Row, c *events.Command) (*kind.Row, error) {
+			var next kind.Row
+			var err error
 			switch c.Action {
 			case kind.ActionCreate:
 				if row != nil {
 					return nil, fault.Conflict("already-exists", "%s %s exists already", d.Name, c.ResourceID)
 				}
-				r, err := d.Create(c.ResourceID, c.Tenant, c.PrincipalID, c.Body, c.IssuedAt)
-				return &r, err
+				next, err = d.Create(c.ResourceID, c.Tenant, c.PrincipalID, c.Body, c.IssuedAt)
 			case kind.ActionUpdate:
-				r, err := d.Update(*row, c.Body, c.IssuedAt)
-				return &r, err
+				next, err = d.Update(*row, c.Body, c.IssuedAt)
 			case kind.ActionDelete:
 				return nil, nil
+			default:
+				next, err = d.Act(*row, c.Action, kind.By{PrincipalID: c.PrincipalID, At: c.IssuedAt})
 			}
-			return nil, fmt.Errorf("kind %s has no action %q", d.Name, c.Action)
+			return &next, err
 		},
 	}
 }
@@ -70,7 +72,9 @@ func Directory() Handler {
 	return Handler{
 		Kind:    user.Kind,
 		Creates: user.ActionSync,
-		Attrs:   func(*kind.Row, *events.Command) (map[string]any, error) { return map[string]any{}, nil },
+		Attrs: func(_ *kind.Row, c *events.Command) (map[string]any, error) {
+			return map[string]any{"tenant": c.Tenant}, nil
+		},
 		Apply: func(row *kind.Row, c *events.Command) (*kind.Row, error) {
 			if c.Action != user.ActionSync {
 				return nil, fmt.Errorf("kind user has no action %q", c.Action)

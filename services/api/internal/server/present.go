@@ -1,0 +1,83 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"slices"
+
+	"github.com/writ-project/writ/pkg/authz"
+	"github.com/writ-project/writ/pkg/events"
+	"github.com/writ-project/writ/pkg/kind"
+)
+
+// includePermissions is the value of ?include= that asks for permissions.
+const includePermissions = "permissions"
+
+// permitted are the actions that ?include=permissions tells about.
+func (k *resources) permitted() []string {
+	return append([]string{kind.ActionRead, kind.ActionUpdate, kind.ActionDelete}, k.def.Actions()...)
+}
+
+// present makes rows ready to be shown: fields that take an action of their own
+// to see are left out where it is denied, and permissions are added where they
+// are asked for. One check and one append for all rows, none where the kind
+// hides nothing and nobody asked.
+func (k *resources) present(ctx context.Context, c *caller, rows []kind.Row, permissions bool) ([]any, error) {
+	out := make([]any, len(rows))
+	var actions []string
+	for _, h := range k.def.Hidden {
+		actions = append(actions, h.Action)
+	}
+	if permissions {
+		actions = append(actions, k.permitted()...)
+	}
+	if len(actions) == 0 || len(rows) == 0 {
+		for i, r := range rows {
+			out[i] = r
+		}
+		return out, nil
+	}
+	items := make([]authz.Item, len(rows))
+	for i, r := range rows {
+		items[i] = authz.Item{
+			Resource: events.Resource{Kind: k.def.Name, ID: r.ID, Version: r.Version, Attr: k.def.ChangeAttrs(r, nil)},
+			Actions:  actions,
+		}
+	}
+	answers, err := k.checkAll(ctx, c, items)
+	if err != nil {
+		return nil, err
+	}
+	for i, r := range rows {
+		if out[i], err = k.show(r, answers[i], permissions); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// show encodes one row as the answer allows.
+func (k *resources) show(r kind.Row, answer authz.Answer, permissions bool) (any, error) {
+	for _, h := range k.def.Hidden {
+		if !answer.Allowed(h.Action) {
+			r = k.def.Without(r, h.Field)
+		}
+	}
+	if !permissions {
+		return r, nil
+	}
+	b, err := json.Marshal(r)
+	if err != nil {
+		return nil, err
+	}
+	may := map[string]bool{}
+	for _, a := range k.permitted() {
+		may[a] = answer.Allowed(a)
+	}
+	extra, err := json.Marshal(may)
+	if err != nil {
+		return nil, err
+	}
+	// The row is an object with members: the permissions become its last one.
+	return json.RawMessage(slices.Concat(b[:len(b)-1], []byte(`,"permissions":`), extra, []byte("}"))), nil
+}
