@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/writ-project/writ/pkg/events"
+	"github.com/writ-project/writ/pkg/kind"
 	"github.com/writ-project/writ/pkg/kind/contact"
 )
 
@@ -278,9 +279,11 @@ func TestDecisionsHoldNoBody(t *testing.T) {
 			t.Errorf("the decision holds the contact's %s: %s", field, e.RawDecision)
 		}
 	}
-	if d.Resource.Attr, err = contact.Kind.UpdateAttrs(row, body); err != nil {
+	changes, err := kind.Names(body)
+	if err != nil {
 		t.Fatal(err)
 	}
+	d.Resource.Attr = contact.Kind.ChangeAttrs(row, changes)
 	raw, err := events.EncodeDecision(d)
 	if err != nil {
 		t.Fatal(err)

@@ -144,6 +144,9 @@ type Command struct {
 	// Body is the new resource (create), an RFC 7396 merge patch (update), or
 	// what another action needs; absent for delete.
 	Body json.RawMessage `json:"body,omitempty"`
+	// Changes are the names of the fields that the client set, sorted: Body may
+	// hold others that the api filled in. Policies see them.
+	Changes []string `json:"changes,omitempty"`
 	// IfMatch are the versions of which the resource must have one when the
 	// command is applied; empty means any.
 	IfMatch []int64 `json:"if_match,omitempty"`
