@@ -68,18 +68,30 @@ func (l *Ledger) Append(ctx context.Context, m events.Message) (Ack, error) {
 	}
 	select {
 	case r := <-p.done:
-		l.appendTime.Record(ctx, time.Since(p.sent).Seconds())
-		if r.err != nil {
-			return Ack{}, fault.Unreachable(Dependency, r.err)
+		return l.answered(ctx, p, r)
+	case <-l.ended:
+		select {
+		case r := <-p.done: // it was still in the last group
+			return l.answered(ctx, p, r)
+		default: // queued after the loop had looked for the last time
+			return Ack{}, fault.Unreachable(Dependency, errClosed)
 		}
-		return r.ack, nil
 	case <-ctx.Done():
 		return Ack{}, fault.Unreachable(Dependency, ctx.Err())
 	}
 }
 
+func (l *Ledger) answered(ctx context.Context, p *pending, r result) (Ack, error) {
+	l.appendTime.Record(ctx, time.Since(p.sent).Seconds())
+	if r.err != nil {
+		return Ack{}, fault.Unreachable(Dependency, r.err)
+	}
+	return r.ack, nil
+}
+
 // appendLoop groups appends: while one group is in flight the next one gathers.
 func (l *Ledger) appendLoop() {
+	defer close(l.ended)
 	group := make([]*pending, 0, maxGroup)
 	for {
 		select {
@@ -179,18 +191,23 @@ func (l *Ledger) publish(ctx context.Context, msgs []*nats.Msg) []result {
 }
 
 // refusedBatch reports whether the server said that it stored nothing of a
-// batch for a reason that single publishes do not share.
+// batch for a reason that single publishes do not share. A batch is incomplete
+// when the server would not open it because too many were open (only its first
+// message is told so, and nobody waits for that), or when the connection was
+// renewed within it.
 func refusedBatch(err error) bool {
 	return errors.Is(err, jetstreamext.ErrBatchPublishDuplicateMsgID) ||
+		errors.Is(err, jetstreamext.ErrBatchPublishIncomplete) ||
 		errors.Is(err, jetstreamext.ErrBatchPublishTooManyInflight) ||
 		errors.Is(err, jetstreamext.ErrAtomicPublishTooManyInflight) ||
 		errors.Is(err, jetstreamext.ErrBatchPublishNotEnabled)
 }
 
-// AppendAll puts the messages on the ledger in order, as atomic batches of up
-// to 256, each message in the trace of its own context (ctxs has one for each).
-// A message whose id is there already is dropped. It returns when all are
-// acknowledged; an error is fault.Unavailable and leaves open which are.
+// AppendAll puts the messages on the ledger in order, in atomic batches of up
+// to 256 where there are 16 or more, each message in the trace of its own
+// context (ctxs has one for each). A message whose id is there already is
+// dropped. It returns when all are acknowledged, at the latest after
+// Config.AppendTimeout; an error is fault.Unavailable and leaves open which are.
 func (l *Ledger) AppendAll(ctx context.Context, ctxs []context.Context, all []events.Message) error {
 	ctx, cancel := context.WithTimeout(ctx, l.cfg.AppendTimeout)
 	defer cancel()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -46,7 +47,7 @@ func (l *Ledger) Bury(ctx context.Context, d DeadLetter) error {
 	defer cancel()
 	reason := d.Reason
 	if len(reason) > maxReason {
-		reason = reason[:maxReason]
+		reason = strings.ToValidUTF8(reason[:maxReason], "") // the cut may split a character
 	}
 	m := &nats.Msg{Subject: events.DeadSubject(d.Service, events.StreamLedger, d.Record.Sequence), Data: d.Record.Data, Header: nats.Header{
 		HeaderService:    {d.Service},

@@ -52,13 +52,18 @@ type Ledger struct {
 
 	queue  chan *pending
 	queued atomic.Int64 // bytes
-	closed chan struct{}
 	once   sync.Once
-	done   sync.WaitGroup
+	closed chan struct{} // Close was called
+	ended  chan struct{} // the append loop has ended: nothing queued will be looked at
 
 	appendTime metric.Float64Histogram
 	groupSize  metric.Int64Histogram
 }
+
+// writeTimeout is how long a write to the connection may block before it counts
+// as broken: the most by which a hung server can outlast a caller's deadline.
+// NATS' own default is a minute.
+const writeTimeout = time.Second
 
 // Connect connects to NATS and keeps reconnecting for ever. While there is no
 // connection nothing is buffered: an append fails at once, so that what was
@@ -70,6 +75,8 @@ func Connect(url, name string, opts ...nats.Option) (*nats.Conn, error) {
 		nats.ReconnectWait(100 * time.Millisecond),
 		nats.ReconnectJitter(100*time.Millisecond, time.Second),
 		nats.ReconnectBufSize(-1),
+		nats.FlusherTimeout(writeTimeout), // while a write blocks, so does every call on the connection
+		nats.ReconnectOnFlusherError(),
 		nats.PingInterval(5 * time.Second),
 		nats.MaxPingsOutstanding(2),
 		nats.Timeout(2 * time.Second),
@@ -103,7 +110,8 @@ func Open(ctx context.Context, nc *nats.Conn, cfg Config) (*Ledger, error) {
 	if err != nil {
 		return nil, fault.Unreachable(Dependency, err)
 	}
-	l := &Ledger{nc: nc, js: js, stream: stream, cfg: cfg, queue: make(chan *pending, maxQueue), closed: make(chan struct{})}
+	l := &Ledger{nc: nc, js: js, stream: stream, cfg: cfg, queue: make(chan *pending, maxQueue),
+		closed: make(chan struct{}), ended: make(chan struct{})}
 	l.appendTime, err = cfg.Meter.Float64Histogram("writ.ledger.append.duration", metric.WithUnit("s"),
 		metric.WithDescription("From the call to the ledger's acknowledgement"),
 		metric.WithExplicitBucketBoundaries(.0002, .0005, .001, .002, .005, .01, .02, .05, .1, .25, .5, 1, 2.5, 5))
@@ -116,7 +124,7 @@ func Open(ctx context.Context, nc *nats.Conn, cfg Config) (*Ledger, error) {
 	if err != nil {
 		return nil, err
 	}
-	l.done.Go(l.appendLoop)
+	go l.appendLoop()
 	return l, nil
 }
 
@@ -190,13 +198,8 @@ func (l *Ledger) Last(ctx context.Context) (uint64, error) {
 // The connection stays open: it belongs to whoever made it.
 func (l *Ledger) Close(ctx context.Context) error {
 	l.once.Do(func() { close(l.closed) })
-	stopped := make(chan struct{})
-	go func() {
-		l.done.Wait()
-		close(stopped)
-	}()
 	select {
-	case <-stopped:
+	case <-l.ended:
 		return nil
 	case <-ctx.Done():
 		return fmt.Errorf("close the ledger: %w", ctx.Err())

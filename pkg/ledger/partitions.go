@@ -196,6 +196,11 @@ func (l *Ledger) Range(ctx context.Context, partition int, from, to uint64, limi
 	if from > to {
 		return nil, false, nil
 	}
+	// GetBatch subscribes before it asks, and keeps the subscription when it
+	// cannot ask: an outage would fill the connection with them.
+	if !l.nc.IsConnected() {
+		return nil, false, fault.Unreachable(Dependency, nats.ErrDisconnected)
+	}
 	batch, err := jetstreamext.GetBatch(ctx, l.js, events.StreamLedger, limit+1,
 		jetstreamext.GetBatchSeq(from), jetstreamext.GetBatchSubject(events.PartitionFilter(partition)), jetstreamext.GetBatchMaxBytes(maxGroupBytes))
 	if err != nil {
