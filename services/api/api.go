@@ -106,7 +106,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	)
 	srv, handler, err := server.New(server.Config{
 		Ledger: led, Store: st, Authz: az, Identity: id, Keys: keys, Kinds: kinds.All, Health: probes,
-		Telemetry: tel, Log: cfg.Log, Version: cfg.Version, PublicURL: cfg.PublicURL,
+		Telemetry: tel, Log: cfg.Log, Version: cfg.Version, PublicURL: cfg.PublicURL, Stopping: ctx.Done(),
 	})
 	if err != nil {
 		return err

@@ -49,6 +49,8 @@ type rig struct {
 	keys   *events.Keyring
 	tel    *telemetry.Telemetry
 	ledger *ledger.Ledger // the test's own
+
+	stopping <-chan struct{}
 }
 
 type option func(*rig)
@@ -115,6 +117,7 @@ func (r *rig) api() string {
 	s, h, err := New(Config{
 		Ledger: r.connect(r.nats), Store: r.store, Authz: r.authz, Identity: r.id, Keys: r.keys, Kinds: kinds.All,
 		Health: health.New(), Telemetry: r.tel, Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Version: "test",
+		Stopping: r.stopping,
 	})
 	must(r.t, err)
 	web := httptest.NewServer(h)

@@ -48,6 +48,9 @@ type Config struct {
 	Log       *slog.Logger
 	Version   string
 	PublicURL string
+	// Stopping is closed when the service drains: nobody is kept waiting for an
+	// outcome then. Nil means never.
+	Stopping <-chan struct{}
 }
 
 // Server answers requests.

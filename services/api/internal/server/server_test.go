@@ -441,3 +441,32 @@ func TestDocuments(t *testing.T) {
 		t.Fatalf("%d %s", a.status, a.body)
 	}
 }
+
+// A drain does not wait for outcomes: who waits is told that it is accepted.
+func TestDrainEndsTheWait(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	stopping := make(chan struct{})
+	r.stopping = stopping
+	api := r.api()
+	_, token := r.person("sam", "user")
+	answered := make(chan answer)
+	go func() {
+		answered <- r.do("POST", api+"/v1/contacts", token, `{"first_name":"a"}`, "Prefer", "wait=30")
+	}()
+	testkit.Eventually(t, soon, func() error {
+		if len(r.events()) == 0 {
+			return fmt.Errorf("not accepted yet")
+		}
+		return nil
+	})
+	close(stopping)
+	select {
+	case a := <-answered:
+		if a.status != 202 {
+			t.Fatalf("%d %s", a.status, a.body)
+		}
+	case <-time.After(soon):
+		t.Fatal("it still waits")
+	}
+}

@@ -186,6 +186,9 @@ func (s *Server) await(ctx context.Context, o *order, c *command, told <-chan ev
 		case <-ctx.Done():
 			t.Stop()
 			return c, nil
+		case <-s.Stopping:
+			t.Stop()
+			return c, nil
 		case <-t.C:
 		}
 		row, err := s.Store.Command(ctx, c.ID)
