@@ -83,6 +83,6 @@ func (c *tailCmd) show(out io.Writer, e redis.XMessage) error {
 	if d.Resource.ID != "" {
 		resource += "/" + d.Resource.ID
 	}
-	_, err := fmt.Fprintf(out, "%s  %-5s  %-7s  %-7s  %-44s  by %s  %s\n", d.EvaluatedAt.Format(time.RFC3339Nano[:23]+"Z07:00"), d.Effect, d.Stage, d.Action, resource, d.Principal.ID, d.ID)
+	_, err := fmt.Fprintf(out, "%s  %-5s  %-7s  %-7s  %-44s  by %s  %s\n", d.EvaluatedAt.Format("2006-01-02T15:04:05.000Z07:00"), d.Effect, d.Stage, d.Action, resource, d.Principal.ID, d.ID)
 	return err
 }
