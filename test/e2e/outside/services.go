@@ -1,0 +1,119 @@
+package outside
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"testing"
+
+	"github.com/writ-project/writ/pkg/events"
+	"github.com/writ-project/writ/pkg/identity"
+	"github.com/writ-project/writ/pkg/kind/user"
+	"github.com/writ-project/writ/pkg/stytchemu"
+	"github.com/writ-project/writ/pkg/testkit"
+)
+
+// Services is writ as three processes beside real servers, with the settings of deploy/compose.yml.
+type Services struct {
+	Stack
+	Keys *events.Keyring // what they seal with
+
+	NATSServer *testkit.NATSProc
+	Postgres   *testkit.PG
+	RedisProc  *testkit.RedisProc
+	Cerbos     *testkit.CerbosProc
+
+	APIProc, WorkerProc, AuditorProc *testkit.Process
+
+	identity *identity.Client
+}
+
+const (
+	project = "project-test-11111111-1111-4111-8111-111111111111"
+	secret  = "secret-test-of-the-emulator"
+)
+
+// StartServices starts everything. revision is WRIT_POLICY_REVISION; without one every decision is taken again when its
+// command is applied. env is added to the settings of all three services.
+func StartServices(t testing.TB, revision string, env ...string) *Services {
+	t.Helper()
+	s := &Services{
+		Cerbos:     testkit.CerbosServer(t, Policies(t)),
+		Postgres:   testkit.PostgresServer(t),
+		RedisProc:  testkit.RedisServer(t, testkit.RedisAppendOnly("everysec"), testkit.RedisArgs("--maxmemory-policy", "noeviction")),
+		NATSServer: testkit.NATSProcess(t, testkit.NATSSyncAlways()),
+	}
+	emulator, err := stytchemu.New(stytchemu.Config{ProjectID: project, Secret: secret})
+	if err != nil {
+		t.Fatal(err)
+	}
+	stytch := httptest.NewServer(emulator)
+	if s.identity, err = identity.New(t.Context(), identity.Config{ProjectID: project, Secret: secret, BaseURL: stytch.URL}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		s.identity.Close()
+		stytch.CloseClientConnections()
+		stytch.Close()
+		if err := emulator.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	seal := events.GenerateKey("e2e")
+	if s.Keys, err = events.ParseKeyring(seal); err != nil {
+		t.Fatal(err)
+	}
+
+	shared := append([]string{
+		"WRIT_NATS_URL=" + s.NATSServer.URL(), "WRIT_LEDGER_REPLICAS=1", "WRIT_LEDGER_MAX_BYTES=536870912", "WRIT_SEAL_KEYS=" + seal,
+		"WRIT_DATABASE_URL=" + s.Postgres.Database(t), "WRIT_CERBOS=grpc://" + s.Cerbos.GRPCAddr(), "WRIT_POLICY_REVISION=" + revision,
+		"WRIT_REDIS_URL=" + s.RedisProc.URL(), "STYTCH_PROJECT_ID=" + project, "STYTCH_SECRET=" + secret, "STYTCH_BASE_URL=" + stytch.URL,
+	}, env...)
+	// The worker first: it brings the database's tables up to date.
+	s.WorkerProc, s.Worker = service(t, "worker", shared)
+	s.AuditorProc, s.Auditor = service(t, "auditor", shared)
+	s.APIProc, s.API = service(t, "api", shared)
+	s.NATS, s.Redis, s.SignIn = s.NATSServer.URL(), s.RedisProc.URL(), s.signIn
+	return s
+}
+
+// service starts one of the three on a port of its own and waits until it is ready.
+func service(t testing.TB, name string, env []string) (process *testkit.Process, url string) {
+	t.Helper()
+	addr := "127.0.0.1:" + strconv.Itoa(testkit.FreePort(t))
+	setting := map[string]string{"api": "WRIT_API_ADDR", "worker": "WRIT_WORKER_ADDR", "auditor": "WRIT_AUDITOR_ADDR"}[name]
+	url = "http://" + addr
+	return testkit.StartProcess(t, testkit.Spec{
+		Name: name, Path: Binary(t, name), Dir: t.TempDir(), Env: append([]string{setting + "=" + addr}, env...),
+		ReadyURL: url + "/readyz",
+	}), url
+}
+
+func (s *Services) signIn(t testing.TB, email string, roles ...string) string {
+	t.Helper()
+	ctx := t.Context()
+	found, err := s.identity.UserByEmail(ctx, email)
+	if err != nil {
+		if found, err = s.identity.CreateUser(ctx, identity.User{Email: email}); err != nil {
+			t.Fatal(err)
+		}
+		if len(roles) == 0 {
+			roles = []string{"user"}
+		}
+	}
+	if len(roles) > 0 {
+		if _, err := s.identity.UpdateUser(ctx, found.ID, identity.Update{Tenants: map[string]user.Membership{user.DefaultTenant: {Roles: roles}}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	token, err := s.identity.CreateToken(ctx, found.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	in, err := s.identity.AuthenticateMagicLink(ctx, token, "", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	NewClient(t, s.API, in.JWT).Want(t, http.StatusOK, nil, http.MethodPost, "/v1/me/sync", "")
+	return in.JWT
+}
