@@ -7,12 +7,14 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/writ-project/writ/pkg/events"
 	"github.com/writ-project/writ/pkg/fault"
 )
 
-// Limits of one batch that Follow hands over.
+// Limits of one batch that Follow hands over, of what it keeps ready for the
+// next one, and (bytes) of what the connection holds for it.
 const (
 	followMessages = 512
 	followBytes    = 8 << 20
@@ -35,18 +37,19 @@ func (l *Ledger) Follow(ctx context.Context, from uint64, fn func(context.Contex
 	if err != nil {
 		return fault.Unreachable(Dependency, err)
 	}
-	msgs, err := consumer.Messages(jetstream.PullMaxMessages(2 * followMessages))
+	msgs, err := consumer.Messages(jetstream.PullMaxBytes(followBytes))
 	if err != nil {
 		return fault.Unreachable(Dependency, err)
 	}
 	defer msgs.Stop()
 
 	records := make(chan Record, followMessages)
+	room := semaphore.NewWeighted(followBytes)
 	failed := make(chan error, 1)
 	pumped := make(chan struct{})
 	go func() {
 		defer close(pumped)
-		failed <- pump(ctx, msgs, records)
+		failed <- pump(ctx, msgs, records, room)
 	}()
 	defer func() { // the pump ends before Follow does
 		cancel()
@@ -66,12 +69,14 @@ func (l *Ledger) Follow(ctx context.Context, from uint64, fn func(context.Contex
 			return ctx.Err()
 		}
 		bytes := len(batch[0].Data)
+		room.Release(size(batch[0]))
 	gather:
 		for len(batch) < followMessages && bytes < followBytes {
 			select {
 			case r := <-records:
 				batch = append(batch, r)
 				bytes += len(r.Data)
+				room.Release(size(r))
 			default:
 				break gather
 			}
@@ -91,7 +96,10 @@ func (l *Ledger) Follow(ctx context.Context, from uint64, fn func(context.Contex
 	}
 }
 
-func pump(ctx context.Context, msgs jetstream.MessagesContext, out chan<- Record) error {
+// size is what a record takes of the room for those that are kept ready.
+func size(r Record) int64 { return int64(min(len(r.Data), followBytes)) }
+
+func pump(ctx context.Context, msgs jetstream.MessagesContext, out chan<- Record, room *semaphore.Weighted) error {
 	for {
 		m, err := msgs.Next(jetstream.NextContext(ctx))
 		if err != nil {
@@ -101,8 +109,12 @@ func pump(ctx context.Context, msgs jetstream.MessagesContext, out chan<- Record
 		if err != nil {
 			return fault.Unreachable(Dependency, err)
 		}
+		r := record(m, meta)
+		if err := room.Acquire(ctx, size(r)); err != nil {
+			return err
+		}
 		select {
-		case out <- record(m, meta):
+		case out <- r:
 		case <-ctx.Done():
 			return ctx.Err()
 		}

@@ -123,7 +123,7 @@ func deliver(ctx context.Context, consumer jetstream.Consumer, p int, out chan<-
 	for {
 		m, err := msgs.Next()
 		if err != nil {
-			if errors.Is(err, jetstream.ErrNoHeartbeat) {
+			if errors.Is(err, jetstream.ErrNoHeartbeat) && exists(ctx, consumer) {
 				lastConsumer = 0
 				continue // the iterator pulls again by itself
 			}
@@ -149,6 +149,15 @@ func deliver(ctx context.Context, consumer jetstream.Consumer, p int, out chan<-
 			return ctx.Err()
 		}
 	}
+}
+
+// exists reports whether the consumer is still there, as far as that can be
+// told: one that was deleted while the connection was away says nothing.
+func exists(ctx context.Context, consumer jetstream.Consumer) bool {
+	ctx, cancel := context.WithTimeout(ctx, pullExpiry)
+	defer cancel()
+	_, err := consumer.Info(ctx)
+	return !errors.Is(err, jetstream.ErrConsumerNotFound)
 }
 
 func record(m jetstream.Msg, meta *jetstream.MsgMetadata) Record {
