@@ -271,7 +271,7 @@ func TestKeyringsAreReadStrictly(t *testing.T) {
 			t.Errorf("%q: %v", text, err)
 		}
 	}
-	if events.GenerateKey("a") == events.GenerateKey("a") {
+	if one, two := events.GenerateKey("a"), events.GenerateKey("a"); one == two {
 		t.Error("two keys are the same")
 	}
 }

@@ -40,7 +40,7 @@ type thing struct {
 	Clip    clip              `json:"clip"`
 	Any     map[string]any    `json:"any,omitempty"`
 	Secret  string            `json:"-"`
-	private int
+	private int               //lint:ignore U1000 a field that is no column
 }
 
 var things = kind.Define[thing]("thing", kind.Plural("stuff"), kind.Search("text", "state"),

@@ -25,7 +25,7 @@ type Record struct {
 	Event    *events.Event
 }
 
-// Record is the part of the event that goes into the audit log: the exact bytes, and in which stream.
+// Audited is the part of the event that goes into the audit log: the exact bytes, and in which stream.
 func (r Record) Audited() (stream, field string, raw []byte) {
 	if r.Event.Type == events.TypeOutcome {
 		return Outcomes, "outcome", r.Event.RawOutcome

@@ -190,17 +190,6 @@ func (r *rig) create(p events.Principal, name string) (id, command string) {
 	return id, c.ID
 }
 
-// done waits for a command's row.
-func (r *rig) done(command string) store.Command {
-	r.t.Helper()
-	var row store.Command
-	testkit.Eventually(r.t, soon, func() (err error) {
-		row, err = r.store.Command(r.t.Context(), command)
-		return err
-	})
-	return row
-}
-
 func (r *rig) contact(id string) (*contact.Contact, error) {
 	row, err := r.store.Get(r.t.Context(), contact.Kind, id)
 	if err != nil {
