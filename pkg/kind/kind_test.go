@@ -137,7 +137,7 @@ func TestDecodeSetsDefaultsAndRefusesWhatItDoesNotKnow(t *testing.T) {
 		t.Errorf("text %q", v.Text)
 	}
 	for _, body := range []string{
-		``, `null`, `[]`, `"text"`, `7`, `{`, `{"text":"a"} x`, `{"colour":"red"}`, `{"Text":"a"}`, `{"Secret":"a"}`, `{"private":1}`, `{"-":1}`,
+		``, `null`, `[]`, `"text"`, `7`, `{`, `{"text":"a"} x`, `{"colour":"red"}`, `{"Text":"a"}`, `{"Secret":"a"}`, `{"-":1}`,
 		`{"text":7}`, `{"flag":"true"}`, `{"count":1.5}`, `{"count":9223372036854775808}`, `{"size":-1}`, `{"small":3000000000}`,
 		`{"ratio":"1"}`, `{"ratio":1e999}`, `{"when":"yesterday"}`, `{"ended":7}`, `{"list":"a"}`, `{"labels":[]}`, `{"clip":[]}`, `{"Meta":{}}`,
 	} {
