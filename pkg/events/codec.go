@@ -155,7 +155,7 @@ type part struct {
 // encode writes the envelope by hand: encoding/json would copy, and could
 // re-indent, the parts, whose bytes must stay as they are.
 func encode(h header, s Seal, parts ...part) []byte {
-	size := 320
+	size := 320 + len(h.id) + len(h.subject) + len(s.MAC)
 	for _, p := range parts {
 		size += len(p.raw) + 16
 	}
@@ -186,8 +186,25 @@ func encode(h header, s Seal, parts ...part) []byte {
 }
 
 func appendString(b []byte, s string) []byte {
-	q, _ := json.Marshal(s) // never fails: a string
-	return append(b, q...)
+	if !plain(s) {
+		q, _ := json.Marshal(s) // never fails: a string
+		return append(b, q...)
+	}
+	b = append(b, '"')
+	b = append(b, s...)
+	return append(b, '"')
+}
+
+// plain reports whether encoding/json writes s between quotes as it is. Ids,
+// subjects and seals are; asking costs less than having them encoded.
+func plain(s string) bool {
+	for i := range len(s) {
+		switch c := s[i]; {
+		case c < ' ', c > '~', c == '"', c == '\\', c == '<', c == '>', c == '&':
+			return false
+		}
+	}
+	return true
 }
 
 // Parse reads an event; there is none beside an error, which is ErrMalformed or
@@ -196,6 +213,32 @@ func Parse(data []byte) (*Event, error) {
 	if len(data) > MaxEvent {
 		return nil, fmt.Errorf("%w: %d bytes, at most %d", ErrMalformed, len(data), MaxEvent)
 	}
+	e, ok := parseOwn(data)
+	if !ok {
+		var err error
+		if e, err = parseAny(data); err != nil {
+			return nil, err
+		}
+	}
+	var err error
+	switch e.Type {
+	case TypeWrit:
+		err = errors.Join(read("decision", e.RawDecision, &e.Decision), read("command", e.RawCommand, &e.Command))
+	case TypeDecision:
+		err = read("decision", e.RawDecision, &e.Decision)
+	case TypeOutcome:
+		err = read("outcome", e.RawOutcome, &e.Outcome)
+	default:
+		err = fmt.Errorf("%w: type %q", ErrVersion, e.Type)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return e, nil
+}
+
+// parseAny reads the envelope of any CloudEvents JSON document.
+func parseAny(data []byte) (*Event, error) {
 	var env struct {
 		SpecVersion string    `json:"specversion"`
 		ID          string    `json:"id"`
@@ -217,25 +260,10 @@ func Parse(data []byte) (*Event, error) {
 	if env.ID == "" {
 		return nil, fmt.Errorf("%w: no id", ErrMalformed)
 	}
-	e := &Event{
+	return &Event{
 		ID: env.ID, Type: env.Type, Time: env.Time, Seal: env.Data.Seal,
 		RawDecision: env.Data.Decision, RawCommand: env.Data.Command, RawOutcome: env.Data.Outcome,
-	}
-	var err error
-	switch env.Type {
-	case TypeWrit:
-		err = errors.Join(read("decision", e.RawDecision, &e.Decision), read("command", e.RawCommand, &e.Command))
-	case TypeDecision:
-		err = read("decision", e.RawDecision, &e.Decision)
-	case TypeOutcome:
-		err = read("outcome", e.RawOutcome, &e.Outcome)
-	default:
-		err = fmt.Errorf("%w: type %q", ErrVersion, env.Type)
-	}
-	if err != nil {
-		return nil, err
-	}
-	return e, nil
+	}, nil
 }
 
 func read(name string, raw json.RawMessage, into any) error {
