@@ -57,7 +57,30 @@ func (s *Store) Positions(ctx context.Context) (map[int]uint64, error) {
 // reading runs a read again where the trouble passes: a lost connection, a
 // standby's conflict, a file that is locked while it is recovered.
 func (s *Store) reading(ctx context.Context, read func() error) error {
-	return retry(ctx, readAttempts, func() error { return s.failed(ctx, read()) })
+	return retry(ctx, readAttempts, func() error {
+		if s.room == nil {
+			return s.failed(ctx, read())
+		}
+		select {
+		case s.room <- struct{}{}:
+			defer func() { <-s.room }()
+			return s.failed(ctx, read())
+		case <-ctx.Done():
+			return s.failed(ctx, ctx.Err())
+		}
+	})
+}
+
+// brief is the context for a query by id. For one that can end, database/sql
+// and SQLite's driver start a goroutine each, to interrupt the query: together
+// they cost more than the query, which is over before they could. There is no
+// wait either: reading gives a connection to each of its callers. PostgreSQL is
+// asked over a network, with the deadline.
+func (s *Store) brief(ctx context.Context) (context.Context, error) {
+	if s.dialect != SQLite {
+		return ctx, nil
+	}
+	return context.WithoutCancel(ctx), ctx.Err()
 }
 
 // one reads at most one row by its id.
@@ -67,6 +90,10 @@ func (s *Store) one(ctx context.Context, query, id string, dest func() []any) (f
 	}
 	err = s.reading(ctx, func() error {
 		found = false
+		ctx, err := s.brief(ctx)
+		if err != nil {
+			return err
+		}
 		rows, err := s.query(ctx, s.prepared, query, id)
 		if err != nil {
 			return err

@@ -94,6 +94,7 @@ func openSQLite(ctx context.Context, path string) (*Store, error) {
 		dialect: SQLite,
 		writer:  open(path, writes),
 		readers: open(path, url.Values{"_query_only": {"1"}}),
+		room:    make(chan struct{}, readConns),
 		lock:    &fileLock{open: func() *sql.DB { return open(path+"-migrate", url.Values{"_txlock": {"exclusive"}}) }},
 	}
 	s.writer.SetMaxOpenConns(1)

@@ -49,6 +49,9 @@ type Store struct {
 	dialect Dialect
 	writer  *sql.DB // SQLite: one connection; PostgreSQL: the same pool as readers
 	readers *sql.DB
+	// room holds one for each read that is under way, so that none waits for a
+	// connection without its context; nil on PostgreSQL.
+	room chan struct{}
 	// unlimited opens a pool for migrations, without the statement timeout.
 	unlimited func() *sql.DB
 	// lock guards migrations against another process that migrates.
