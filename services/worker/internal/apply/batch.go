@@ -157,6 +157,7 @@ type resultOf struct {
 	row    store.Command
 	second *events.Decision // taken again, nil if the first one held
 	raw    []byte           // its bytes
+	made   events.Outcome   // row.Outcome are its bytes
 }
 
 func (l *Loop) loadState(ctx context.Context, tx *store.Tx, items []*item) (*state, error) {
@@ -240,12 +241,11 @@ func (s *state) write(ctx context.Context, tx *store.Tx) error {
 			return err
 		}
 	}
+	moves := make([]store.Move, 0, len(s.moved))
 	for _, p := range slices.Sorted(maps.Keys(s.moved)) {
-		if err := tx.Move(ctx, p, s.positions[p], s.moved[p]); err != nil {
-			return err
-		}
+		moves = append(moves, store.Move{Part: p, From: s.positions[p], To: s.moved[p]})
 	}
-	return nil
+	return tx.MoveAll(ctx, moves)
 }
 
 // encodeRow encodes a row for the commands table, so that a retry of the request

@@ -71,6 +71,10 @@ func (l *Loop) execute(ctx context.Context, s *state, it *item, r *resultOf) (*k
 		return nil, fault.Missing(c.Kind, c.ResourceID)
 	}
 	if row == nil && c.Action != h.Creates {
+		// Deleted meanwhile. What today's policy says of it is recorded all the same.
+		if err := l.decideAgain(ctx, s, row, r); err != nil && !fault.Is(err, fault.Denied) {
+			return nil, err
+		}
 		return nil, fault.Missing(c.Kind, c.ResourceID)
 	}
 	if stale(s, it, row) {
@@ -199,6 +203,7 @@ func (s *state) settle(r *resultOf, status events.Status, word, reason string, v
 	if err != nil {
 		return err
 	}
+	r.made = o
 	r.row = store.Command{
 		ID: c.ID, Tenant: c.Tenant, Kind: c.Kind, ResourceID: c.ResourceID, Action: c.Action, PrincipalID: c.PrincipalID,
 		Status: status, Code: word, Reason: reason, Version: version, Attempts: o.Attempts, Fingerprint: c.Fingerprint,

@@ -18,7 +18,7 @@ func (l *Loop) publish(ctx context.Context, results []*resultOf) error {
 	msgs := make([]events.Message, 0, len(results))
 	ctxs := make([]context.Context, 0, len(results))
 	for _, r := range results {
-		more, err := l.messages(r.row)
+		more, err := l.encode(r.second, r.raw, &r.made, r.row.Outcome)
 		if err != nil {
 			return err
 		}
@@ -39,23 +39,31 @@ func (l *Loop) publish(ctx context.Context, results []*resultOf) error {
 // messages makes the ledger's messages of a command that is done, from what
 // SQL has of it: the same bytes and ids whenever it is called.
 func (l *Loop) messages(row store.Command) ([]events.Message, error) {
-	var out []events.Message
+	var second events.Decision
 	if len(row.Apply) > 0 {
-		var d events.Decision
-		if err := json.Unmarshal(row.Apply, &d); err != nil {
+		if err := json.Unmarshal(row.Apply, &second); err != nil {
 			return nil, fmt.Errorf("read the second decision of command %s: %w", row.ID, err)
 		}
-		m, err := events.DecisionMessage(l.keys, &d, row.Apply)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, m)
 	}
 	var o events.Outcome
 	if err := json.Unmarshal(row.Outcome, &o); err != nil {
 		return nil, fmt.Errorf("read the outcome of command %s: %w", row.ID, err)
 	}
-	m, err := events.OutcomeMessage(l.keys, &o, row.Outcome)
+	return l.encode(&second, row.Apply, &o, row.Outcome)
+}
+
+// encode makes the messages of an outcome and, if there is one, of the second
+// decision before it.
+func (l *Loop) encode(second *events.Decision, rawSecond []byte, o *events.Outcome, raw []byte) ([]events.Message, error) {
+	out := make([]events.Message, 0, 2)
+	if len(rawSecond) > 0 {
+		m, err := events.DecisionMessage(l.keys, second, rawSecond)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, m)
+	}
+	m, err := events.OutcomeMessage(l.keys, o, raw)
 	return append(out, m), err
 }
 
