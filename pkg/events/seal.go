@@ -18,9 +18,10 @@ type Seal struct {
 	MAC   string `json:"mac"` // base64url, unpadded, of HMAC-SHA256 over the record's bytes
 }
 
-// Keyring holds the seal keys. The first one seals; all of them verify, so a
-// key is rotated by putting a new one in front and dropping the old one when
-// the last writ sealed with it has expired.
+// Keyring holds the seal keys. The first one seals; all of them verify. To
+// rotate, give every service the new key at the end of the list, then move it to
+// the front everywhere; an old key is kept as long as the ledger holds records
+// that it sealed, or they could not be verified when the audit log is rebuilt.
 type Keyring struct {
 	current string
 	keys    map[string][]byte

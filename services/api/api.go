@@ -48,8 +48,12 @@ type Config struct {
 	Version  string       `env:"-"`
 }
 
-// drainTimeout bounds the stop: SIGTERM ends the process within 10 s.
-const drainTimeout = 9 * time.Second
+// The parts of a stop: together SIGTERM ends the process within 10 s.
+const (
+	drainTimeout  = 6 * time.Second // answers out
+	flushTimeout  = 2 * time.Second // ledger flushed
+	exportTimeout = time.Second     // last spans and metrics
+)
 
 // Run serves until ctx ends, then drains: no new requests, answers out, ledger
 // flushed. It returns an error when it cannot start; outages later are 503s.
@@ -70,7 +74,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	if err != nil {
 		return err
 	}
-	defer closing(&err, func() error { return drain(tel.Shutdown) })
+	defer closing(&err, func() error { return drain(tel.Shutdown, exportTimeout) })
 	st, err := store.Open(ctx, cfg.DatabaseURL)
 	if err != nil {
 		return err
@@ -95,7 +99,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	if err != nil {
 		return err
 	}
-	defer closing(&err, func() error { return drain(led.Close) })
+	defer closing(&err, func() error { return drain(led.Close, flushTimeout) })
 
 	probes := health.New(
 		health.Check{Name: ledger.Dependency, Critical: true, Func: led.Ready},
@@ -135,8 +139,8 @@ func migrated(st *store.Store) func(context.Context) error {
 	}
 }
 
-func drain(stop func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
+func drain(stop func(context.Context) error, within time.Duration) error {
+	ctx, cancel := context.WithTimeout(context.Background(), within)
 	defer cancel()
 	return stop(ctx)
 }

@@ -37,8 +37,12 @@ type Config struct {
 	Version  string       `env:"-"`
 }
 
-// drainTimeout bounds the stop: SIGTERM ends the process within 10 s.
-const drainTimeout = 9 * time.Second
+// The parts of a stop: together SIGTERM ends the process within 10 s.
+const (
+	drainTimeout  = 6 * time.Second // answers out
+	flushTimeout  = 2 * time.Second // ledger flushed
+	exportTimeout = time.Second     // last spans and metrics
+)
 
 // maxLag is how many messages the audit log may be behind and still be ready.
 const maxLag = 100_000
@@ -65,7 +69,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	if err != nil {
 		return err
 	}
-	defer closing(&err, func() error { return drain(tel.Shutdown) })
+	defer closing(&err, func() error { return drain(tel.Shutdown, exportTimeout) })
 	rdb := redis.NewClient(options)
 	defer closing(&err, rdb.Close)
 
@@ -78,7 +82,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	if err != nil {
 		return err
 	}
-	defer closing(&err, func() error { return drain(led.Close) })
+	defer closing(&err, func() error { return drain(led.Close, flushTimeout) })
 	writer, err := stream.NewWriter(led, stream.New(rdb), keys, cfg.Log, tel)
 	if err != nil {
 		return err
@@ -104,8 +108,8 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	return g.Wait()
 }
 
-func drain(stop func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
+func drain(stop func(context.Context) error, within time.Duration) error {
+	ctx, cancel := context.WithTimeout(context.Background(), within)
 	defer cancel()
 	return stop(ctx)
 }

@@ -43,8 +43,12 @@ type Config struct {
 	Version  string       `env:"-"`
 }
 
-// drainTimeout bounds the stop: SIGTERM ends the process within 10 s.
-const drainTimeout = 9 * time.Second
+// The parts of a stop: together SIGTERM ends the process within 10 s.
+const (
+	drainTimeout  = 6 * time.Second // answers out
+	flushTimeout  = 2 * time.Second // ledger flushed
+	exportTimeout = time.Second     // last spans and metrics
+)
 
 // Run applies commands until ctx ends, then finishes the batch in hand.
 // It returns an error when it cannot start; outages later are waited out.
@@ -65,7 +69,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	if err != nil {
 		return err
 	}
-	defer closing(&err, func() error { return drain(tel.Shutdown) })
+	defer closing(&err, func() error { return drain(tel.Shutdown, exportTimeout) })
 
 	st, err := store.Open(ctx, cfg.DatabaseURL)
 	if err != nil {
@@ -90,7 +94,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	if err != nil {
 		return err
 	}
-	defer closing(&err, func() error { return drain(led.Close) })
+	defer closing(&err, func() error { return drain(led.Close, flushTimeout) })
 
 	handlers := []apply.Handler{apply.Directory()}
 	for _, d := range kinds.All {
@@ -105,6 +109,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		health.Check{Name: ledger.Dependency, Critical: true, Func: led.Ready},
 		health.Check{Name: "database", Critical: true, Func: st.Ping},
 		health.Check{Name: "cerbos", Critical: true, Func: az.Ready},
+		health.Check{Name: "apply", Critical: true, Func: loop.Ready},
 	)
 
 	g, ctx := errgroup.WithContext(ctx)
@@ -115,8 +120,8 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	return g.Wait()
 }
 
-func drain(stop func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
+func drain(stop func(context.Context) error, within time.Duration) error {
+	ctx, cancel := context.WithTimeout(context.Background(), within)
 	defer cancel()
 	return stop(ctx)
 }

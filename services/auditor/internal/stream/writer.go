@@ -94,6 +94,9 @@ func (w *Writer) Run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			break
 		}
+		if errors.Is(err, ErrAhead) {
+			return err
+		}
 		if progress {
 			wait = minBackoff
 		}
@@ -111,11 +114,20 @@ func (w *Writer) Run(ctx context.Context) error {
 	return nil
 }
 
+// ErrAhead means that Redis holds entries of sequences that the ledger has not
+// got: they do not belong together, or the ledger was lost.
+var ErrAhead = errors.New("the audit streams are ahead of the ledger: they do not belong together, or the ledger was lost (docs/runbook.md)")
+
 // follow copies from the position that Redis tells until something fails.
 func (w *Writer) follow(ctx context.Context, progress *bool) error {
 	pos, err := w.log.Position(ctx)
 	if err != nil {
 		return err
+	}
+	if last, err := w.ledger.Last(ctx); err != nil {
+		return err
+	} else if pos.Sequence() > last {
+		return ErrAhead
 	}
 	w.position.Store(pos.Sequence())
 	w.appended.Store(pos.Sequence())

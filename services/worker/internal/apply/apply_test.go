@@ -1,7 +1,10 @@
 package apply
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -17,6 +20,7 @@ import (
 	"github.com/writ-project/writ/pkg/kind"
 	"github.com/writ-project/writ/pkg/kind/contact"
 	"github.com/writ-project/writ/pkg/kind/user"
+	"github.com/writ-project/writ/pkg/store"
 	"github.com/writ-project/writ/pkg/testkit"
 )
 
@@ -358,9 +362,54 @@ func TestRowDeletedMeanwhile(t *testing.T) {
 	m, c := r.writ(sam, kind.ActionUpdate, newID(), 3, map[string]any{"owner_id": "sam", "tenant": "default", "is_active": true}, `{"notes":"x"}`)
 	r.append(m)
 	r.start(nil)
-	if o := r.outcomes(c.ID)[c.ID]; o.Status != events.StatusRejected || o.Code != "not-found" {
+	o := r.outcomes(c.ID)[c.ID]
+	if o.Status != events.StatusRejected || o.Code != "not-found" {
 		t.Fatalf("%+v", o)
 	}
+	again := 0
+	for _, e := range r.ledgerEvents() {
+		if e.Type == events.TypeDecision && e.Decision.Stage == events.StageApply && e.Decision.ID == o.DecisionID {
+			again++
+		}
+	}
+	if again != 1 {
+		t.Fatalf("%d second decisions", again)
+	}
+}
+
+// A database that has applied more than the ledger holds is another ledger's:
+// the worker refuses to start rather than to take new commands for old ones.
+func TestDatabaseAheadOfTheLedger(t *testing.T) {
+	t.Parallel()
+	r := sqlite(t)
+	must(t, r.store.Update(t.Context(), func(ctx context.Context, tx *store.Tx) error { return tx.Move(ctx, 3, 0, 1000) }))
+	loop := need(New(Config{Ledger: r.ledger, Store: r.store, Authz: r.authz, Keys: r.keys, Log: slog.New(slog.DiscardHandler), Telemetry: r.tel}))(t)
+	if err := loop.Run(t.Context()); !errors.Is(err, ErrAhead) {
+		t.Fatal(err)
+	}
+}
+
+// While nothing can be applied, readiness says why; nothing is lost.
+func TestTroubleShows(t *testing.T) {
+	t.Parallel()
+	pg := testkit.PostgresServer(t)
+	r := newRig(t, pg.Database(t))
+	sam := r.person("sam", "user")
+	p := r.start(nil)
+	_, first := r.create(sam, "one")
+	r.outcomes(first)
+	must(t, p.loop.Ready(t.Context()))
+	pg.Kill()
+	_, second := r.create(sam, "two")
+	testkit.Eventually(t, soon, func() error {
+		if p.loop.Ready(t.Context()) == nil {
+			return errors.New("still ready")
+		}
+		return nil
+	})
+	pg.Start(t)
+	r.outcomes(first, second)
+	testkit.Eventually(t, soon, func() error { return p.loop.Ready(t.Context()) })
 }
 
 func TestIfMatchIsJudgedAtApplyTime(t *testing.T) {

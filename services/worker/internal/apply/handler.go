@@ -19,7 +19,7 @@ type Handler struct {
 	// Creates is the action that makes a row; every other one needs it to exist.
 	Creates string
 	// Attrs gives the attributes for a decision about the command; row is nil
-	// when there is none yet.
+	// when there is none, not yet or no longer.
 	Attrs func(row *kind.Row, c *events.Command) (map[string]any, error)
 	// Apply gives the row after the command, nil when it is deleted. Errors of
 	// pkg/fault reject the command; any other fails it.
@@ -32,14 +32,16 @@ func CRUD(d *kind.Definition) Handler {
 		Kind:    d,
 		Creates: kind.ActionCreate,
 		Attrs: func(row *kind.Row, c *events.Command) (map[string]any, error) {
-			switch c.Action {
-			case kind.ActionCreate:
+			switch {
+			case c.Action == kind.ActionCreate:
 				r, err := d.Create(c.ResourceID, c.Tenant, c.PrincipalID, c.Body, c.IssuedAt)
 				if err != nil {
 					return nil, err
 				}
 				return d.ChangeAttrs(r, c.Changes), nil
-			case kind.ActionUpdate:
+			case row == nil:
+				return map[string]any{"tenant": c.Tenant}, nil
+			case c.Action == kind.ActionUpdate:
 				return d.ChangeAttrs(*row, c.Changes), nil
 			}
 			return d.Attrs(*row), nil

@@ -15,6 +15,7 @@ import (
 	"errors"
 	"log/slog"
 	"math/rand/v2"
+	"sync/atomic"
 	"time"
 
 	"github.com/writ-project/writ/pkg/authz"
@@ -43,6 +44,9 @@ type Loop struct {
 	log      *slog.Logger
 	tel      *telemetry.Telemetry
 	metrics  *metrics
+
+	// trouble is what the last batch ended with, for Ready.
+	trouble atomic.Pointer[error]
 
 	in chan ledger.Delivery
 	// positions are the partitions' positions as last read or written. SQL has
@@ -115,7 +119,9 @@ func (l *Loop) Run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			break
 		}
-		if err := l.batch(context.WithoutCancel(ctx), batch); err != nil {
+		err := l.batch(context.WithoutCancel(ctx), batch)
+		l.trouble.Store(&err)
+		if err != nil {
 			l.metrics.retries.Add(ctx, 1)
 			wait = min(max(2*wait, 10*time.Millisecond), maxBackoff)
 			if !errors.Is(err, store.ErrPositionMoved) {
@@ -129,25 +135,53 @@ func (l *Loop) Run(ctx context.Context) error {
 	return <-readers // ends with ctx
 }
 
+// Ready reports what keeps commands from being applied: a full disk, a database
+// that cannot be written, a ledger that takes no outcomes.
+func (l *Loop) Ready(context.Context) error {
+	if err := l.trouble.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
+// ErrAhead means that the database has applied more than the ledger holds: they
+// do not belong together, or the ledger was lost. Going on would take new
+// commands for old ones.
+var ErrAhead = errors.New("the database is ahead of the ledger: they do not belong together, or the ledger was lost (docs/runbook.md)")
+
 // start reads the positions and finds what was delivered to a process that
 // died before it applied it: that would otherwise wait for its redelivery.
 func (l *Loop) start(ctx context.Context) error {
 	for wait := 50 * time.Millisecond; ; wait = min(2*wait, maxBackoff) {
 		err := l.load(ctx)
 		if err == nil {
-			var delivered map[int]uint64
-			if delivered, err = l.ledger.Delivered(ctx); err == nil {
-				for p, seq := range delivered {
-					l.fallBehind(p, seq)
-				}
-				return nil
-			}
+			err = l.catchUp(ctx)
+		}
+		if err == nil || errors.Is(err, ErrAhead) {
+			return err
 		}
 		l.log.WarnContext(ctx, "cannot start applying yet", "error", err)
 		if sleep(ctx, wait); ctx.Err() != nil {
 			return nil
 		}
 	}
+}
+
+func (l *Loop) catchUp(ctx context.Context) error {
+	last, err := l.ledger.Last(ctx)
+	if err != nil {
+		return err
+	}
+	for _, seq := range l.positions {
+		if seq > last {
+			return ErrAhead
+		}
+	}
+	delivered, err := l.ledger.Delivered(ctx)
+	for p, seq := range delivered {
+		l.fallBehind(p, seq)
+	}
+	return err
 }
 
 // load reads the positions.
