@@ -60,7 +60,8 @@ type Request struct {
 	// Tenant is the tenant that the request is about. A resource with another
 	// tenant attribute is refused with an error: it was loaded from elsewhere.
 	Tenant string
-	// Scope is the scope of the resource's policy, empty for the root.
+	// Scope is the scope of the resource's policy, empty for the root. A scope
+	// that no policy has falls back to its parents and the root.
 	Scope string
 }
 

@@ -9,7 +9,7 @@ import (
 )
 
 func benchRequest() Request {
-	return Request{Principal: events.Principal{ID: "sam", Version: 3, Roles: []string{"user"}, Attr: map[string]any{"region": "eu-east-1"}},
+	return Request{Principal: events.Principal{ID: "sam", Version: 3, Roles: []string{"user"}, Attr: map[string]any{"region": "eu-east-1", "tenant": "default"}},
 		Resource: events.Resource{Kind: "contact", ID: "c1", Version: 7, Attr: map[string]any{"owner_id": "sam", "tenant": "default", "is_active": true, "changes": []string{"notes"}}},
 		Actions:  []string{"update"}, Tenant: "default"}
 }

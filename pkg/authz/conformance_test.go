@@ -2,7 +2,9 @@ package authz
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
@@ -10,12 +12,12 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/writ-project/writ/pkg/events"
-	"github.com/writ-project/writ/pkg/kind/contact"
+	"github.com/writ-project/writ/pkg/kinds"
 	"github.com/writ-project/writ/pkg/testkit"
 )
 
 // conformanceCases is how many generated requests each pair of tests compares.
-const conformanceCases = 400
+const conformanceCases = 1000
 
 // same are the parts of an answer that both implementations must agree on.
 var same = cmp.Options{cmpopts.IgnoreFields(Answer{}, "CallID", "Revision", "EvaluatedAt", "Took"), cmpopts.IgnoreFields(events.Policy{}, "Revision")}
@@ -44,11 +46,15 @@ func TestEngineAndPDPAgree(t *testing.T) {
 			if r.Effect == events.Allow {
 				allowed++
 			}
+			// Lists are asked for by plan, which has a reason of its own.
+			if r.Effect == events.Deny && r.Policy.Reason == "" && r.Action != "list" && slices.Contains(shipped[req.Resource.Kind], r.Action) {
+				t.Errorf("%s of %s is denied without a reason: %+v", r.Action, req.Resource.Kind, req)
+			}
 			reasons[r.Policy.Reason]++
 		}
 	}
 	t.Logf("%d allowed; reasons: %d", allowed, len(reasons))
-	if allowed < 50 || len(reasons) < 8 {
+	if allowed < 200 || len(reasons) < 30 {
 		t.Errorf("the cases are too much alike: %d allowed, reasons %v", allowed, reasons)
 	}
 }
@@ -90,39 +96,41 @@ func TestPlansAgree(t *testing.T) {
 	t.Run("shipped", func(t *testing.T) {
 		engine := open(t, "embed:"+policies)
 		pdp := open(t, "grpc://"+testkit.Cerbos(t, policies), WithTimeout(time.Minute))
-		for _, roles := range [][]string{{"user"}, {"admin"}, {"manager"}, {"guest"}, {"auditor"}, {"user", "admin"}, {"manager", "user"}} {
-			for _, action := range []string{"create", "read", "list", "update", "delete", "purge"} {
-				for _, region := range []any{"eu", 7} { // 7 breaks the principal's schema
-					req := PlanRequest{Kind: "contact", Action: action, Attr: map[string]any{"changes": []string{"notes"}},
-						Principal: events.Principal{ID: "sam", Roles: roles, Attr: map[string]any{"region": region}}}
-					have, err := engine.Plan(t.Context(), req)
-					if err != nil {
-						t.Fatal(err)
-					}
-					want, err := pdp.Plan(t.Context(), req)
-					if err != nil {
-						t.Fatal(err)
-					}
-					haveFilter, err := have.Filter(contact.Kind, Postgres)
-					if err != nil {
-						t.Fatalf("%+v: %v", req, err)
-					}
-					wantFilter, err := want.Filter(contact.Kind, Postgres)
-					if err != nil {
-						t.Fatalf("%+v: %v", req, err)
-					}
-					// The engine negates what a deny rule says twice: see failClosed.
-					if have.Effect != want.Effect || haveFilter.Kind != wantFilter.Kind || have.Policy.Scope != want.Policy.Scope || have.Policy.Reason != want.Policy.Reason {
-						t.Errorf("%+v:\nPDP    %+v %+v\nengine %+v %+v", req, want, wantFilter, have, haveFilter)
-					}
-				}
+		g := &generator{Rand: rand.New(rand.NewPCG(diffSeed(t), 5))}
+		for i := range conformanceCases / 2 {
+			r := g.request(i)
+			def := pick(g, kinds.All...)
+			req := PlanRequest{Principal: r.Principal, Kind: def.Name, Action: pick(g, append(shipped[def.Name], "purge")...), Scope: r.Scope,
+				Attr: map[string]any{"changes": pick(g, []string{}, []string{"notes"}, []string{"owner_id"}), "tenant": pick(g, "default", "acme", "globex")}}
+			if g.IntN(3) == 0 {
+				delete(req.Attr, "tenant")
+			}
+			have, err := engine.Plan(t.Context(), req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want, err := pdp.Plan(t.Context(), req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			haveFilter, err := have.Filter(def, Postgres)
+			if err != nil {
+				t.Fatalf("%+v: %v", req, err)
+			}
+			wantFilter, err := want.Filter(def, Postgres)
+			if err != nil {
+				t.Fatalf("%+v: %v", req, err)
+			}
+			// The engine negates what a deny rule says twice: see failClosed.
+			if have.Effect != want.Effect || haveFilter.Kind != wantFilter.Kind || have.Policy.Scope != want.Policy.Scope || have.Policy.Reason != want.Policy.Reason {
+				t.Errorf("%+v:\nPDP    %+v %+v\nengine %+v %+v", req, want, wantFilter, have, haveFilter)
 			}
 		}
 	})
 	t.Run("generated", func(t *testing.T) {
 		g := &generator{Rand: rand.New(rand.NewPCG(diffSeed(t), 4)), plain: true}
 		var actions []genAction
-		for i := range conformanceCases / 2 {
+		for i := range conformanceCases / 5 {
 			actions = append(actions, g.action(fmt.Sprintf("act%d", i)))
 		}
 		dir := t.TempDir()
@@ -150,17 +158,30 @@ func TestPlansAgree(t *testing.T) {
 			}
 			compared++
 		}
-		if t.Logf("%d plans compared", compared); compared < conformanceCases/4 {
+		if t.Logf("%d plans compared", compared); compared < conformanceCases/10 {
 			t.Error("too few")
 		}
 	})
 }
 
+// shipped are the kinds that there are policies for, and what can be done with them.
+var shipped = map[string][]string{
+	"contact": {"create", "read", "list", "update", "delete"},
+	"video":   {"create", "read", "list", "update", "delete"},
+	"expense": {"create", "read", "list", "update", "delete", "approve", "reject", "view:approver"},
+	"user":    {"sync", "read", "list", "create", "update", "delete", "roles"},
+	"tenant":  {"read", "list", "create", "update", "members"},
+	"command": {"read"},
+	"audit":   {"list", "read", "export", "verify", "tail", "stream"},
+	"authzen": {"check"},
+}
+
 // request makes a request about one of the shipped kinds; every third breaks a rule of its schema.
 func (g *generator) request(i int) Request {
-	people := []string{"sam", "rim", "alice", g.text() + "x"}
-	p := events.Principal{ID: pick(g, people...), Attr: map[string]any{}}
-	for _, role := range []string{"user", "admin", "manager", "auditor", "guest", "stranger"} {
+	people := []string{"sam", "rim", "alice", "break-glass", g.text() + "x"}
+	tenant := pick(g, "default", "default", "acme", "globex")
+	p := events.Principal{ID: pick(g, people...), Attr: map[string]any{"tenant": tenant}}
+	for _, role := range []string{"user", "admin", "manager", "auditor", "finance", "guest", "stranger"} {
 		if g.IntN(4) == 0 {
 			p.Roles = append(p.Roles, role)
 		}
@@ -171,18 +192,36 @@ func (g *generator) request(i int) Request {
 	if g.IntN(2) == 0 {
 		p.Attr["region"] = pick[any](g, g.text(), "eu-east-1", "us-east-1")
 	}
-	r := events.Resource{Kind: pick(g, "contact", "contact", "contact", "user", "command", "audit", "nonsense"), ID: pick(g, people...), Attr: map[string]any{}}
-	if r.Kind == "contact" {
-		r.Attr["owner_id"], r.Attr["tenant"], r.Attr["is_active"] = pick(g, people...), "default", g.IntN(2) == 0
-		if g.IntN(3) == 0 {
-			r.Attr["changes"] = pick(g, []string{}, []string{"notes"}, []string{"owner_id"}, []string{"notes", "owner_id"})
-		}
+	if g.IntN(2) == 0 {
+		p.Attr["department"] = pick(g, "finance", "FINANCE", "sales", g.text())
 	}
-	if r.Kind == "command" {
+	if g.IntN(2) == 0 {
+		p.Attr["request"] = map[string]any{"ip": pick(g, "10.0.0.1", "127.0.0.1", "203.0.113.7", "::1", g.text()), "time": pick(g, "2026-03-04T12:00:00Z", "2026-03-04T23:00:00+01:00", g.text())}
+	}
+	kinds := slices.Sorted(maps.Keys(shipped))
+	kind := pick(g, append(kinds, "contact", "video", "video", "expense", "expense", "nonsense")...)
+	r := events.Resource{Kind: kind, ID: pick(g, people...), Attr: map[string]any{"tenant": tenant}}
+	switch kind {
+	case "contact", "video", "expense":
+		r.Attr["owner_id"] = pick(g, people...)
+		if kind != "expense" {
+			r.Attr["is_active"] = g.IntN(2) == 0
+		} else {
+			r.Attr["amount"], r.Attr["status"] = pick(g, 0, 9999.99, 10000, 99999, 100000, 1e9), pick(g, "OPEN", "OPEN", "APPROVED", "REJECTED")
+		}
+		if kind != "contact" && g.IntN(3) > 0 {
+			r.Attr["region"] = pick(g, "eu-east-1", "us-east-1")
+		}
+		if g.IntN(3) == 0 {
+			r.Attr["changes"] = pick(g, []string{}, []string{"notes"}, []string{"owner_id"}, []string{"notes", "owner_id"}, []string{"region"}, []string{"status"})
+		}
+	case "command", "audit":
 		r.Attr["principal_id"] = pick(g, people...)
+	case "authzen":
+		r.Attr["subject"] = pick(g, people...)
 	}
 	if i%3 == 0 {
-		switch g.IntN(5) {
+		switch g.IntN(8) {
 		case 0:
 			r.Attr["email"] = "sam@example.com"
 		case 1:
@@ -193,9 +232,26 @@ func (g *generator) request(i int) Request {
 			r.Attr["changes"] = "owner_id"
 		case 4:
 			p.Attr["department"] = []string{"finance"}
+		case 5:
+			r.Attr["tenant"] = pick(g, "default", "acme", "globex")
+		case 6:
+			delete(r.Attr, "tenant")
+		case 7:
+			delete(r.Attr, "amount")
 		}
 	}
-	return Request{Principal: p, Resource: r, Actions: []string{"create", "read", "list", "update", "delete", "sync", "tail", "purge"}}
+	actions := shipped[kind]
+	if g.IntN(2) == 0 { // one alone: a schema is left out only if it is for every action of the request
+		actions = []string{pick(g, append(actions, "purge")...)}
+	}
+	req := Request{Principal: p, Resource: r, Actions: append(slices.Clone(actions), "purge")}
+	if len(actions) == 1 {
+		req.Actions = actions
+	}
+	if tenant != "default" {
+		req.Scope = tenant
+	}
+	return req
 }
 
 // A PDP that has gone and come back is unavailable in between, never a denial.

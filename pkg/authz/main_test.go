@@ -40,7 +40,7 @@ func docPolicy(rules string) string {
 }
 
 func principal(id string, roles ...string) events.Principal {
-	return events.Principal{ID: id, Roles: roles}
+	return events.Principal{ID: id, Roles: roles, Attr: map[string]any{"tenant": "default"}}
 }
 
 func docWith(attr map[string]any) events.Resource {

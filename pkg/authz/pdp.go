@@ -25,7 +25,8 @@ import (
 const pdpBatch = 50
 
 // PDP is a Cerbos policy decision point over gRPC. It must enforce schemas
-// (schema.enforcement: reject), as the engine does.
+// (schema.enforcement: reject) and search scopes leniently
+// (engine.lenientScopeSearch: true), as the engine does.
 //
 // A PDP does not tell its policies' revision (WithRevision says it for them),
 // and what the engine knows of the policy files is not known here: a deny rule

@@ -1,17 +1,25 @@
 package authz
 
 import (
+	"encoding/json"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
 	"testing"
+	"time"
 
 	effectv1 "github.com/cerbos/cerbos/api/genpb/cerbos/effect/v1"
 	policyv1 "github.com/cerbos/cerbos/api/genpb/cerbos/policy/v1"
 	"github.com/cerbos/cerbos/private/ruletable/compile"
 	"github.com/cerbos/cerbos/private/verify"
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/writ-project/writ/pkg/events"
+	"github.com/writ-project/writ/pkg/kind"
 	"github.com/writ-project/writ/pkg/kind/contact"
 	"github.com/writ-project/writ/pkg/kind/user"
 	"github.com/writ-project/writ/pkg/kinds"
@@ -23,7 +31,7 @@ func TestPolicySuitesPass(t *testing.T) {
 	if err != nil {
 		t.Fatal(explain(err))
 	}
-	if n := results.GetSummary().GetTestsCount(); n < 200 {
+	if n := results.GetSummary().GetTestsCount(); n < 1500 {
 		t.Errorf("%d tests: the suites were not found", n)
 	}
 	for _, suite := range results.GetSuites() {
@@ -62,6 +70,19 @@ func TestPolicySuitesPassInCerbos(t *testing.T) {
 	}
 }
 
+// everybody are the combinations of roles that plans are made for.
+var everybody = [][]string{{"user"}, {"admin"}, {"manager"}, {"auditor"}, {"finance"}, {"guest"}, {"user", "manager"}, {"user", "admin"}, {"finance", "manager"}}
+
+// places are a tenant of each sort: the default, one with policies of its own, one without.
+var places = []struct{ tenant, scope string }{{"default", ""}, {"acme", "acme"}, {"globex", "globex"}}
+
+// of is a principal of a tenant.
+func of(tenant, id string, roles ...string) events.Principal {
+	p := principal(id, roles...)
+	p.Attr["tenant"] = tenant
+	return p
+}
+
 // What policies/README.md asks of every policy.
 func TestPoliciesKeepTheirRules(t *testing.T) {
 	table, err := compile.Compile(t.Context(), os.DirFS(policies))
@@ -73,19 +94,102 @@ func TestPoliciesKeepTheirRules(t *testing.T) {
 			t.Errorf("%s: deny rule %s gives no reason", row.GetOriginFqn(), row.GetName())
 		}
 	}
-	// Plans for list can be made, and become SQL, whoever asks.
+	// Cerbos looks a kind's schemas up in one scope: the request's, if any kind has a policy there.
+	schemas := map[string]map[string]string{}
+	for id, meta := range table.GetMeta() {
+		kind, scope, _ := strings.Cut(meta.GetFqn(), "/")
+		if strings.HasPrefix(kind, "cerbos.resource.") {
+			if schemas[scope] == nil {
+				schemas[scope] = map[string]string{}
+			}
+			schemas[scope][kind] = table.GetSchemas()[id].String()
+		}
+	}
+	if len(schemas) != 2 || len(schemas[""]) != 8 {
+		t.Errorf("scopes and kinds: %v", schemas)
+	}
+	for scope, have := range schemas {
+		if diff := cmp.Diff(schemas[""], have); diff != "" {
+			t.Errorf("scope %q must have a policy for every kind, with the schemas of the root: root - , scope + %s", scope, diff)
+		}
+	}
+}
+
+// Plans can be made, and become SQL, whoever asks.
+func TestPlansBecomeSQL(t *testing.T) {
 	engine := open(t, "embed:"+policies)
 	for _, def := range kinds.All {
-		for _, roles := range [][]string{{"user"}, {"admin"}, {"manager"}, {"auditor"}, {"guest"}, {"user", "manager"}, {"user", "admin"}} {
-			plan, err := engine.Plan(t.Context(), PlanRequest{Principal: principal("sam", roles...), Kind: def.Name, Action: "list"})
-			if err != nil {
-				t.Errorf("%s as %v: %v", def.Name, roles, err)
-				continue
-			}
-			for _, dialect := range []string{SQLite, Postgres} {
-				if _, err := plan.Filter(def, dialect); err != nil {
-					t.Errorf("%s as %v: %v", def.Name, roles, err)
+		for _, roles := range everybody {
+			for _, place := range places {
+				for _, action := range append([]string{"read", "list", "update", "delete"}, def.Actions()...) {
+					p := of(place.tenant, "sam", roles...)
+					p.Attr["region"], p.Attr["department"] = "eu-east-1", "finance"
+					for _, attr := range []map[string]any{{"tenant": place.tenant, "changes": []string{}}, {"changes": []string{}}} {
+						plan, err := engine.Plan(t.Context(), PlanRequest{Principal: p, Kind: def.Name, Action: action, Tenant: place.tenant, Scope: place.scope, Attr: attr})
+						if err != nil {
+							t.Errorf("%s %s as %v: %v", action, def.Name, roles, err)
+							continue
+						}
+						for _, dialect := range []string{SQLite, Postgres} {
+							if _, err := plan.Filter(def, dialect); err != nil {
+								t.Errorf("%s %s as %v: %v", action, def.Name, roles, err)
+							}
+						}
+					}
 				}
+			}
+		}
+	}
+}
+
+// The lists that are promised, as SQL: nothing in it but what tells the rows apart.
+func TestPlansForLists(t *testing.T) {
+	engine := open(t, "embed:"+policies)
+	anywhere := map[string]any{}
+	eu := map[string]any{"region": "eu-east-1"}
+	finance := map[string]any{"department": "finance"}
+	own := Filter{Where, `("owner_id" = ?)`, []any{"sam"}}
+	all, none := Filter{Kind: Always, SQL: "TRUE"}, Filter{Kind: Never, SQL: "FALSE"}
+	for _, c := range []struct {
+		kind, role string
+		attr       map[string]any
+		want       Filter
+	}{
+		{"contact", "admin", anywhere, all}, {"contact", "user", anywhere, all}, {"contact", "manager", anywhere, none},
+		{"video", "admin", anywhere, all}, {"video", "user", anywhere, all}, {"video", "manager", eu, all}, {"video", "auditor", anywhere, all}, {"video", "guest", anywhere, none},
+		{"expense", "admin", anywhere, all}, {"expense", "user", eu, own}, {"expense", "user", finance, all}, {"expense", "finance", anywhere, all},
+		{"expense", "manager", finance, all}, {"expense", "manager", anywhere, own}, {"expense", "auditor", anywhere, none},
+		{"expense", "manager", eu, Filter{Where, `(("owner_id" = ?) OR ("region" = ?))`, []any{"sam", "eu-east-1"}}},
+	} {
+		def, ok := kinds.ByName(c.kind)
+		if !ok {
+			t.Errorf("no kind %s", c.kind)
+			continue
+		}
+		for _, place := range places {
+			p := of(place.tenant, "sam", c.role)
+			maps.Copy(p.Attr, c.attr)
+			req := PlanRequest{Principal: p, Kind: c.kind, Action: "list", Attr: map[string]any{"tenant": place.tenant}, Tenant: place.tenant, Scope: place.scope}
+			plan, err := engine.Plan(t.Context(), req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			have, err := plan.Filter(def, Postgres)
+			if err != nil || !reflect.DeepEqual(have, c.want) {
+				t.Errorf("%s as %s %v in %s: %+v, %v, want %+v", c.kind, c.role, c.attr, place.tenant, have, err, c.want)
+			}
+			// Of another tenant's rows there are none.
+			req.Attr["tenant"], req.Tenant = "elsewhere", ""
+			if plan, err = engine.Plan(t.Context(), req); err != nil || plan.Effect != events.Deny {
+				t.Errorf("%s as %s of another tenant: %s, %v", c.kind, c.role, plan.Raw, err)
+			}
+			// Unless told, the plan asks for the tenant itself.
+			req.Attr = nil
+			if plan, err = engine.Plan(t.Context(), req); err == nil {
+				have, err = plan.Filter(def, Postgres)
+			}
+			if err != nil || have.Kind == Always || (have.Kind == Where && !slices.Contains(have.Args, any(place.tenant))) {
+				t.Errorf("%s as %s: %+v, %v", c.kind, c.role, have, err)
 			}
 		}
 	}
@@ -94,20 +198,71 @@ func TestPoliciesKeepTheirRules(t *testing.T) {
 // The kinds' attributes are those that the schemas allow, and no others.
 func TestKindsFitTheirSchemas(t *testing.T) {
 	engine := open(t, "embed:"+policies)
-	admin := principal("alice", "admin")
-	row := contact.Kind.New()
-	row.ID, row.OwnerID, row.Tenant = "c1", "sam", "default"
-	u := user.Kind.New()
-	u.ID, u.OwnerID, u.Tenant = "sam", "sam", "default"
-	for _, r := range []events.Resource{
-		{Kind: "contact", ID: row.ID, Attr: contact.Kind.Attrs(row)},
-		{Kind: "user", ID: u.ID, Attr: user.Kind.Attrs(u)},
+	tenant := map[string]any{"tenant": "default"}
+	resources := []events.Resource{
+		{Kind: "user", ID: "sam", Attr: tenant},
+		{Kind: "tenant", ID: "default", Attr: tenant},
 		{Kind: "command", ID: "1", Attr: map[string]any{"principal_id": "sam", "tenant": "default"}},
-		{Kind: "audit", ID: "log"},
-	} {
-		answer, err := engine.Check(t.Context(), Request{Principal: admin, Resource: r, Actions: []string{"read"}, Tenant: "default"})
+		{Kind: "audit", ID: "log", Attr: tenant},
+	}
+	for _, def := range append([]*kind.Definition{user.Kind}, kinds.All...) {
+		row, err := def.Create("r1", "default", "sam", json.RawMessage(`{}`), time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		resources = append(resources, events.Resource{Kind: def.Name, ID: row.ID, Attr: def.Attrs(row)})
+		var schema struct {
+			Properties map[string]any `json:"properties"`
+		}
+		raw, err := os.ReadFile(filepath.Join(policies, "_schemas", def.Name+".json"))
+		if err == nil {
+			err = json.Unmarshal(raw, &schema)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range def.AttrNames() {
+			if schema.Properties[name] == nil {
+				t.Errorf("%s: the schema does not know %s", def.Name, name)
+			}
+		}
+	}
+	for _, r := range resources {
+		answer, err := engine.Check(t.Context(), Request{Principal: principal("alice", "admin"), Resource: r, Actions: []string{"read"}, Tenant: "default"})
 		if err != nil || !answer.Allowed("read") {
 			t.Errorf("%s: %+v, %v", r.Kind, answer, err)
+		}
+	}
+}
+
+// A tenant without policies of its own has the root's, schemas and all; one with some is narrower.
+func TestScopesOfTenants(t *testing.T) {
+	address := testkit.Cerbos(t, policies)
+	for name, a := range map[string]Authorizer{"engine": open(t, "embed:"+policies), "PDP": open(t, "grpc://"+address, WithTimeout(time.Minute))} {
+		for _, c := range []struct {
+			tenant, kind, matched string
+			want                  events.Effect
+		}{
+			{"globex", "contact", "resource.contact.vdefault", events.Allow},
+			{"a-1_b", "contact", "resource.contact.vdefault", events.Allow},
+			{"globex", "tenant", "resource.tenant.vdefault", events.Allow},
+			{"acme", "contact", "resource.contact.vdefault/acme", events.Deny},
+			{"acme", "tenant", "resource.tenant.vdefault/acme", events.Allow},
+		} {
+			r := events.Resource{Kind: c.kind, ID: "r1", Attr: map[string]any{"tenant": c.tenant, "owner_id": "sam"}}
+			answer, err := a.Check(t.Context(), Request{Principal: of(c.tenant, "ann", "admin"), Resource: r, Actions: []string{"update"}, Tenant: c.tenant, Scope: c.tenant})
+			if err != nil || answer.For("update").Effect != c.want || answer.For("update").Policy.Matched != c.matched {
+				t.Errorf("%s: %s in %s: %+v, %v", name, c.kind, c.tenant, answer.Results, err)
+			}
+			r.Attr["odd"] = true
+			answer, err = a.Check(t.Context(), Request{Principal: of(c.tenant, "ann", "admin"), Resource: r, Actions: []string{"update"}, Tenant: c.tenant, Scope: c.tenant})
+			if err != nil || !strings.Contains(answer.For("update").Policy.Reason, "schema") {
+				t.Errorf("%s: %s in %s is not held to its schema: %+v, %v", name, c.kind, c.tenant, answer.Results, err)
+			}
+			plan, err := a.Plan(t.Context(), PlanRequest{Principal: of(c.tenant, "ann", "admin"), Kind: c.kind, Action: "update", Tenant: c.tenant, Scope: c.tenant, Attr: map[string]any{"tenant": c.tenant, "changes": []string{}}})
+			if c.kind != "tenant" && (err != nil || plan.Effect != c.want) {
+				t.Errorf("%s: a plan for %s in %s: %s, %v", name, c.kind, c.tenant, plan.Raw, err)
+			}
 		}
 	}
 }
@@ -116,6 +271,7 @@ func TestKindsFitTheirSchemas(t *testing.T) {
 func TestDenialsGiveReasons(t *testing.T) {
 	engine := open(t, "embed:"+policies)
 	owned := map[string]any{"owner_id": "rim", "tenant": "default"}
+	here := map[string]any{"tenant": "default"}
 	for _, c := range []struct {
 		who      events.Principal
 		resource events.Resource
@@ -127,9 +283,9 @@ func TestDenialsGiveReasons(t *testing.T) {
 		{principal("sam", "user"), events.Resource{Kind: "contact", ID: "c", Attr: owned}, "create", "only an admin may create a contact for another owner"},
 		{principal("sam", "user"), events.Resource{Kind: "contact", ID: "c", Attr: map[string]any{"owner_id": "sam", "tenant": "default", "changes": []string{"owner_id"}}}, "update", "only an admin may give a contact to another owner"},
 		{principal("sam", "user"), events.Resource{Kind: "contact", ID: "c"}, "read", "attributes break the policy's schema: resource: missing properties: 'owner_id', 'tenant'"},
-		{principal("sam", "user"), events.Resource{Kind: "audit", ID: "log"}, "tail", "only the roles auditor and admin may see the audit log"},
-		{principal("sam", "user"), events.Resource{Kind: "user", ID: "rim"}, "sync", "only the user or an admin may do this"},
-		{principal("sam", "user", "auditor"), events.Resource{Kind: "command", ID: "1", Attr: map[string]any{"principal_id": "rim"}}, "read", "only the principal who gave the command or an admin may see it"},
+		{principal("sam", "user"), events.Resource{Kind: "audit", ID: "log", Attr: here}, "tail", "only the roles auditor and admin may see the audit log"},
+		{principal("sam", "user"), events.Resource{Kind: "user", ID: "rim", Attr: here}, "sync", "only the user or an admin may do this"},
+		{principal("sam", "user", "auditor"), events.Resource{Kind: "command", ID: "1", Attr: map[string]any{"principal_id": "rim", "tenant": "default"}}, "read", "only the principal who gave the command or an admin may see it"},
 	} {
 		answer, err := engine.Check(t.Context(), Request{Principal: c.who, Resource: c.resource, Actions: []string{c.action}})
 		if err != nil {
@@ -153,7 +309,7 @@ func TestPlanForUpdate(t *testing.T) {
 		{principal("sam", "user"), Where},
 		{principal("john", "manager"), Never},
 	} {
-		plan, err := engine.Plan(t.Context(), PlanRequest{Principal: c.who, Kind: "contact", Action: "update", Attr: map[string]any{"changes": []string{}}})
+		plan, err := engine.Plan(t.Context(), PlanRequest{Principal: c.who, Kind: "contact", Action: "update", Attr: map[string]any{"changes": []string{}, "tenant": "default"}})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -123,6 +123,8 @@ func compileOnce(ctx context.Context, dir string) (s *snapshot, err error) {
 	}
 	evaluator, err := ruletable.NewRuleTableFromProto(table, &epdpv2.Config{
 		Schema: &epdpv2.Config_Schema{Enforcement: epdpv2.Config_Schema_ENFORCEMENT_REJECT},
+		// A tenant's scope without policies of its own falls back to the root's.
+		Evaluator: &epdpv2.Config_Evaluator{LenientScopeSearch: true},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("compile policies in %s: %w", dir, err)

@@ -56,8 +56,8 @@ func (b Batch) question() (question, error) {
 	return q, nil
 }
 
-// sameTenant refuses a row of another tenant. Every kind has the attribute; the
-// policies need not test it because such a question is never put.
+// sameTenant refuses a row of another tenant: a defect of the caller. The
+// policies deny it as well, by the attribute tenant of principal and resource.
 func sameTenant(tenant string, attr map[string]any) error {
 	if have, ok := attr["tenant"].(string); ok && tenant != "" && have != "" && have != tenant {
 		return fmt.Errorf("%w: a resource of tenant %q in a request of tenant %q", errRequest, have, tenant)

@@ -14,8 +14,8 @@ type CerbosProc struct {
 	grpc, http string
 }
 
-// cerbosConfig is the PDP's configuration: policies from a folder, watched for changes; schemas enforced; nothing
-// is sent anywhere. See https://docs.cerbos.dev/cerbos/latest/configuration/.
+// cerbosConfig is the PDP's configuration: policies from a folder, watched for changes; schemas enforced; a scope
+// without policies falls back to its parents; nothing is sent anywhere. See https://docs.cerbos.dev/cerbos/latest/configuration/.
 const cerbosConfig = `server:
   grpcListenAddr: %q
   httpListenAddr: %q
@@ -26,6 +26,8 @@ storage:
     watchForChanges: true
 schema:
   enforcement: reject
+engine:
+  lenientScopeSearch: true
 telemetry:
   disabled: true
 `
