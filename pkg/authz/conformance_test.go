@@ -221,7 +221,7 @@ func (g *generator) request(i int) Request {
 		r.Attr["subject"] = pick(g, people...)
 	}
 	if i%3 == 0 {
-		switch g.IntN(8) {
+		switch g.IntN(9) {
 		case 0:
 			r.Attr["email"] = "sam@example.com"
 		case 1:
@@ -238,6 +238,8 @@ func (g *generator) request(i int) Request {
 			delete(r.Attr, "tenant")
 		case 7:
 			delete(r.Attr, "amount")
+		case 8:
+			delete(p.Attr, "tenant")
 		}
 	}
 	actions := shipped[kind]
