@@ -3,6 +3,7 @@ package ledger
 import (
 	"context"
 	"fmt"
+	"maps"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -126,46 +127,63 @@ func pump(ctx context.Context, msgs jetstream.MessagesContext, out chan<- Record
 // repeat of a publish that is older than DedupWindow.
 func (l *Ledger) Contains(ctx context.Context, from uint64, subjects []string, ids map[string]bool) (map[string]bool, error) {
 	found := map[string]bool{}
+	err := l.find(ctx, from, subjects, ids, true, func(id string, _ Record) { found[id] = true })
+	return found, err
+}
+
+// Recorded gives the messages with the ids that stand on the ledger at or after
+// sequence from, on the subjects given. It stops when it has found them all.
+func (l *Ledger) Recorded(ctx context.Context, from uint64, subjects []string, ids map[string]bool) (map[string]Record, error) {
+	found := map[string]Record{}
+	err := l.find(ctx, from, subjects, ids, false, func(id string, r Record) { found[id] = r })
+	return found, err
+}
+
+// find reads the subjects from a sequence on until it has seen every id or the
+// end of the ledger as it is now.
+func (l *Ledger) find(ctx context.Context, from uint64, subjects []string, ids map[string]bool, headersOnly bool, seen func(string, Record)) error {
 	last, err := l.Last(ctx)
 	if err != nil || last < from || len(ids) == 0 {
-		return found, err
+		return err
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	consumer, err := l.stream.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{
 		DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: max(from, 1),
-		FilterSubjects: subjects, HeadersOnly: true, InactiveThreshold: 10 * time.Second,
+		FilterSubjects: subjects, HeadersOnly: headersOnly, InactiveThreshold: 10 * time.Second,
 	})
 	if err != nil {
-		return nil, fault.Unreachable(Dependency, err)
+		return fault.Unreachable(Dependency, err)
 	}
 	if info, err := consumer.Info(ctx); err != nil {
-		return nil, fault.Unreachable(Dependency, err)
+		return fault.Unreachable(Dependency, err)
 	} else if info.NumPending == 0 {
-		return found, nil
+		return nil
 	}
 	msgs, err := consumer.Messages()
 	if err != nil {
-		return nil, fault.Unreachable(Dependency, err)
+		return fault.Unreachable(Dependency, err)
 	}
 	defer msgs.Stop()
-	for len(found) < len(ids) {
+	left := maps.Clone(ids)
+	for len(left) > 0 {
 		m, err := msgs.Next(jetstream.NextContext(ctx))
 		if err != nil {
-			return nil, fault.Unreachable(Dependency, err)
-		}
-		if id := m.Headers().Get(nats.MsgIdHdr); ids[id] {
-			found[id] = true
+			return fault.Unreachable(Dependency, err)
 		}
 		meta, err := m.Metadata()
 		if err != nil {
-			return nil, fault.Unreachable(Dependency, err)
+			return fault.Unreachable(Dependency, err)
+		}
+		if id := m.Headers().Get(nats.MsgIdHdr); left[id] {
+			delete(left, id)
+			seen(id, record(m, meta))
 		}
 		if meta.NumPending == 0 || meta.Sequence.Stream >= last {
 			break
 		}
 	}
-	return found, nil
+	return nil
 }
 
 // Unapplied looks for the command with the given id among those of all

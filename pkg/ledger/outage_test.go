@@ -50,7 +50,7 @@ func TestWhileTheServerIsGoneNothingIsAppendedNowOrLater(t *testing.T) {
 		unavailable(t, "last", err)
 		_, err = l.Get(ctx, 1)
 		unavailable(t, "get", err)
-		_, err = l.Delivered(ctx)
+		_, err = l.Progress(ctx)
 		unavailable(t, "delivered", err)
 		_, err = l.Lag(ctx)
 		unavailable(t, "lag", err)

@@ -164,18 +164,27 @@ func record(m jetstream.Msg, meta *jetstream.MsgMetadata) Record {
 	return Record{Sequence: meta.Sequence.Stream, Subject: m.Subject(), Header: m.Headers(), Data: m.Data(), Time: meta.Timestamp}
 }
 
-// Delivered gives, for each partition, the sequence of the last command that
-// was ever delivered to any worker. Commands up to there that are not applied
-// were delivered to a process that died.
-func (l *Ledger) Delivered(ctx context.Context) (map[int]uint64, error) {
-	out := make(map[int]uint64, events.Partitions)
+// Progress is how far a partition has got in the hands of workers.
+type Progress struct {
+	// Delivered is the sequence of the last command that was ever delivered to
+	// any worker. Those up to there that are not applied were delivered to a
+	// process that died.
+	Delivered uint64
+	// Settled is the sequence up to which every command was acknowledged: each of
+	// them is done and its outcome is on the ledger.
+	Settled uint64
+}
+
+// Progress tells how far each partition has got.
+func (l *Ledger) Progress(ctx context.Context) (map[int]Progress, error) {
+	out := make(map[int]Progress, events.Partitions)
 	for p := range events.Partitions {
 		c, err := l.partitionConsumer(ctx, p)
 		if err != nil {
 			return nil, fault.Unreachable(Dependency, err)
 		}
 		info := c.CachedInfo()
-		out[p] = info.Delivered.Stream
+		out[p] = Progress{Delivered: info.Delivered.Stream, Settled: info.AckFloor.Stream}
 	}
 	return out, nil
 }

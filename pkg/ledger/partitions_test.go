@@ -107,7 +107,7 @@ func TestPartitionsDeliverInOrderAndSayWhatCameBefore(t *testing.T) {
 		have[d.Partition] = append(have[d.Partition], d.Sequence)
 		ack(t, d)
 	}
-	delivered, err := l.Delivered(within(t, patience))
+	progress, err := l.Progress(within(t, patience))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -119,8 +119,8 @@ func TestPartitionsDeliverInOrderAndSayWhatCameBefore(t *testing.T) {
 		if n := len(want[p]); n > 0 {
 			end = want[p][n-1]
 		}
-		if delivered[p] != end {
-			t.Errorf("partition %d was delivered up to %d, want %d", p, delivered[p], end)
+		if progress[p].Delivered != end {
+			t.Errorf("partition %d was delivered up to %d, want %d", p, progress[p].Delivered, end)
 		}
 	}
 	settled(t, l, 0, 7, 15)

@@ -532,7 +532,9 @@ func TestDatabaseRestartsUnderLoad(t *testing.T) {
 }
 
 // A database that was restored from an older state is brought up to date from
-// the ledger, although every command was acknowledged long ago.
+// the ledger, although every command was acknowledged long ago: what was applied
+// then is applied again, what was rejected is not, whatever policy and roles say
+// today, and no outcome is published twice.
 func TestRestoredDatabaseIsRolledForward(t *testing.T) {
 	t.Parallel()
 	r := sqlite(t)
@@ -544,22 +546,37 @@ func TestRestoredDatabaseIsRolledForward(t *testing.T) {
 		ids, commands = append(ids, id), append(commands, c)
 	}
 	r.outcomes(commands...)
+	m, rejected := r.writ(sam, kind.ActionUpdate, ids[0], 1, map[string]any{"owner_id": "sam", "tenant": "default", "is_active": true}, `{"notes":"late"}`,
+		func(_ *events.Decision, c *events.Command) { c.IfMatch = []int64{7} })
+	r.append(m)
+	before := r.outcomes(append(commands, rejected.ID)...)
 	r.idle()
 	p.end()
+	size := len(r.ledgerEvents())
 
-	empty := need(openFresh(t))(t)
-	r.store = empty
-	r.person("sam", "user")
+	r.store = need(openFresh(t))(t)
+	r.person("sam", "guest") // today the policy would deny all of it
 	r.start(nil)
 	testkit.Eventually(t, soon, func() error {
 		for _, id := range ids {
-			if _, err := r.contact(id); err != nil {
-				return err
+			if row, err := r.contact(id); err != nil || row.Version != 1 || row.Notes != "" {
+				return fmt.Errorf("%+v: %w", row, err)
 			}
 		}
-		return nil
+		row, err := r.store.Command(t.Context(), rejected.ID)
+		if err == nil && (row.Status != events.StatusRejected || row.Code != "version-conflict") {
+			t.Fatalf("%+v", row)
+		}
+		return err
 	})
-	r.outcomes(commands...) // still one each
+	for id, o := range r.outcomes(commands...) {
+		if o.ID != before[id].ID || o.At != before[id].At {
+			t.Fatalf("%+v, before %+v", o, before[id])
+		}
+	}
+	if now := len(r.ledgerEvents()); now != size {
+		t.Fatalf("%d messages on the ledger, before %d", now, size)
+	}
 }
 
 func TestSyncKeepsTheVersionWhenNothingChanged(t *testing.T) {

@@ -41,6 +41,13 @@ func (l *Loop) process(ctx context.Context, s *state, it *item) {
 		return
 	}
 	r := &resultOf{it: it}
+	if it.recorded != nil {
+		if err := s.repeat(r); err != nil {
+			s.reject(r, err)
+		}
+		s.moved[it.partition] = it.Sequence
+		return
+	}
 	row, err := l.execute(ctx, s, it, r)
 	if fault.Is(err, fault.Unavailable) {
 		s.blocked[it.partition] = err
@@ -95,6 +102,33 @@ func (l *Loop) execute(ctx context.Context, s *state, it *item, r *resultOf) (*k
 			return nil, err
 		}
 	}
+}
+
+// repeat does again what a command did before the database was restored: it was
+// decided then, and its outcome is on the ledger.
+func (s *state) repeat(r *resultOf) error {
+	o, c := r.it.recorded, &r.it.event.Command
+	var result []byte
+	if o.Status == events.StatusApplied {
+		h := r.it.handler
+		next, err := safely(h, s.rows[h.Kind][c.ResourceID], c)
+		if err != nil {
+			return err
+		}
+		if result, err = encodeRow(next); err != nil {
+			return err
+		}
+		s.rows[h.Kind][c.ResourceID] = next
+		s.changed[h.Kind][c.ResourceID] = true
+	}
+	r.row = store.Command{
+		ID: c.ID, Tenant: c.Tenant, Kind: c.Kind, ResourceID: c.ResourceID, Action: c.Action, PrincipalID: c.PrincipalID,
+		Status: o.Status, Code: o.Code, Reason: o.Reason, Version: o.Version, Attempts: o.Attempts, Fingerprint: c.Fingerprint,
+		DecisionID: o.DecisionID, Sequence: r.it.Sequence, Result: result, Outcome: r.it.recordedRaw, IssuedAt: c.IssuedAt, At: o.At,
+	}
+	s.results = append(s.results, r)
+	s.commands[c.ID] = r.row
+	return nil
 }
 
 // stale reports whether anything that the decision saw has moved on. A

@@ -24,8 +24,12 @@ type item struct {
 	handler    Handler
 	refused    error // why it must not be applied: a dead letter without an outcome
 	poison     error // why it cannot be stored, found by trying it alone
-	ctx        context.Context
-	span       trace.Span
+	// recorded is the outcome that the command had before the database was
+	// restored; nil for a command that is new to every database.
+	recorded    *events.Outcome
+	recordedRaw []byte
+	ctx         context.Context
+	span        trace.Span
 }
 
 // lineUp puts the commands of a batch in their partitions' order without a
@@ -74,7 +78,37 @@ func (l *Loop) lineUp(ctx context.Context, batch []ledger.Delivery) (items []*it
 	for _, it := range items {
 		l.verify(it)
 	}
-	return items, repeats, nil
+	return items, repeats, l.recall(ctx, items)
+}
+
+// recall finds the outcomes that commands had before the database was restored
+// from an older state.
+func (l *Loop) recall(ctx context.Context, items []*item) error {
+	ids, byID := map[string]bool{}, map[string]*item{}
+	from := uint64(0)
+	for _, it := range items {
+		if it.refused != nil || it.Sequence > l.settled[it.partition] {
+			continue
+		}
+		id := events.OutcomeID(it.event.Command.ID)
+		ids[id], byID[id] = true, it
+		if from == 0 || it.Sequence < from {
+			from = it.Sequence
+		}
+	}
+	if len(ids) == 0 {
+		return nil
+	}
+	found, err := l.ledger.Recorded(ctx, from, []string{events.AllOutcomes}, ids)
+	if err != nil {
+		return fmt.Errorf("recall %d outcomes: %w", len(ids), err)
+	}
+	for id, r := range found {
+		if e, err := events.Parse(r.Data); err == nil && e.Verify(l.keys, r.Subject) == nil {
+			byID[id].recorded, byID[id].recordedRaw = &e.Outcome, e.RawOutcome
+		}
+	}
+	return nil
 }
 
 // verify reads a command and checks that it may be believed.

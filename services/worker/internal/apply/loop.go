@@ -55,6 +55,10 @@ type Loop struct {
 	// behind names, for partitions that are known to be behind, the last
 	// command to fetch from the ledger before deliveries count again.
 	behind map[int]uint64
+	// settled is up to where commands had been done and acknowledged when the
+	// worker started. A position before it means that the database was restored
+	// from an older state: what happened then happens again, undecided.
+	settled map[int]uint64
 	// held are the partitions whose next command waits for Cerbos.
 	held map[int]held
 	busy bool // the last batch held more than one command
@@ -97,7 +101,7 @@ func New(cfg Config) (*Loop, error) {
 	l := &Loop{
 		ledger: cfg.Ledger, store: cfg.Store, authz: cfg.Authz, keys: cfg.Keys,
 		handlers: make(map[string]Handler, len(cfg.Handlers)), log: cfg.Log, tel: cfg.Telemetry, metrics: m,
-		in: make(chan ledger.Delivery, maxBatch), behind: map[int]uint64{}, held: map[int]held{}, at: func(point) {},
+		in: make(chan ledger.Delivery, maxBatch), behind: map[int]uint64{}, held: map[int]held{}, settled: map[int]uint64{}, at: func(point) {},
 	}
 	for _, h := range cfg.Handlers {
 		l.handlers[h.Kind.Name] = h
@@ -177,9 +181,10 @@ func (l *Loop) catchUp(ctx context.Context) error {
 			return ErrAhead
 		}
 	}
-	delivered, err := l.ledger.Delivered(ctx)
-	for p, seq := range delivered {
-		l.fallBehind(p, seq)
+	progress, err := l.ledger.Progress(ctx)
+	for p, at := range progress {
+		l.fallBehind(p, at.Delivered)
+		l.settled[p] = at.Settled
 	}
 	return err
 }

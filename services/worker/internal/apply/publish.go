@@ -18,6 +18,9 @@ func (l *Loop) publish(ctx context.Context, results []*resultOf) error {
 	msgs := make([]events.Message, 0, len(results))
 	ctxs := make([]context.Context, 0, len(results))
 	for _, r := range results {
+		if r.it.recorded != nil {
+			continue // it is on the ledger
+		}
 		more, err := l.encode(r.second, r.raw, &r.made, r.row.Outcome)
 		if err != nil {
 			return err
