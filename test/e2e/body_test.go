@@ -36,7 +36,7 @@ func body(t *testing.T, s *outside.Stack) {
 		test func(*testing.T, *outside.Stack, people)
 	}{
 		{"life of a contact", lifeOfContact}, {"commands", commands}, {"conditional requests", conditional}, {"owners", owners},
-		{"lists", lists}, {"list refusals", listRefusals}, {"who I am", whoIAm}, {"refused bodies", refusedBodies}, {"odd bodies", oddBodies},
+		{"one key at once", hasty}, {"lists", lists}, {"list refusals", listRefusals}, {"who I am", whoIAm}, {"refused bodies", refusedBodies}, {"odd bodies", oddBodies},
 		{"refused headers", refusedHeaders}, {"refused tokens", refusedTokens}, {"a change of role counts at once", roleChange},
 		{"documents", documents}, {"operations", operations},
 	} {

@@ -82,7 +82,7 @@ func meanwhile(t *testing.T, client *outside.Client, v victim, probe *outside.Cr
 	if answer.Status == http.StatusAccepted {
 		var accepted outside.Accepted
 		answer.Decode(t, &accepted)
-		*probe = outside.Create{Mark: mark, Tries: 1, Answered: true, CommandID: accepted.Command.ID, ContactID: accepted.Resource.ID}
+		*probe = *outside.Sent(mark, accepted)
 	}
 }
 

@@ -19,6 +19,7 @@ func TestServices(t *testing.T) {
 	s := outside.StartServices(t, "e2e-1", collector.settings()...)
 	body(t, &s.Stack)
 	t.Run("one trace", func(t *testing.T) { oneTrace(t, &s.Stack, collector) })
+	t.Run("hanging", func(t *testing.T) { pausedEach(t, s) })
 	settledAndSealed(t, s)
 }
 

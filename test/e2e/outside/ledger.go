@@ -48,7 +48,7 @@ func Last(t testing.TB, url, stream string) uint64 {
 }
 
 // Ledger reads the ledger from its first message to the one that is the last at the moment. A message that is not an
-// event, whose id is not that of its event, or a gap in the sequence fails the test.
+// event, whose id is not that of its event or was there before, or a gap in the sequence fails the test.
 func Ledger(t testing.TB, url string) []Record {
 	t.Helper()
 	var all []Record
@@ -66,6 +66,7 @@ func Ledger(t testing.TB, url string) []Record {
 			return err
 		}
 		defer messages.Stop()
+		ids := map[string]uint64{}
 		for {
 			m, err := messages.Next(jetstream.NextContext(ctx))
 			if err != nil {
@@ -78,6 +79,10 @@ func Ledger(t testing.TB, url string) []Record {
 			if want := uint64(len(all)) + 1; r.Sequence != want {
 				return fmt.Errorf("message %d where %d was expected", r.Sequence, want)
 			}
+			if before, again := ids[r.MsgID]; again {
+				return fmt.Errorf("message %d has the id %s, as %d has", r.Sequence, r.MsgID, before)
+			}
+			ids[r.MsgID] = r.Sequence
 			all = append(all, r)
 			if r.Sequence >= info.State.LastSeq {
 				return nil

@@ -1,8 +1,6 @@
 package outside
 
 import (
-	"bytes"
-	"context"
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
@@ -13,27 +11,21 @@ import (
 	"time"
 
 	"github.com/writ-project/writ/pkg/events"
-	"github.com/writ-project/writ/pkg/testkit"
 )
 
 // Create is one contact that a client wants to exist once, and what the client was told.
 type Create struct {
+	try
 	Mark string // the contact's last name, unique
-	Key  string // idempotency key; "" for none, then it is never sent twice
-	Wait bool   // Prefer: wait
-
-	Tries    int
-	Answered bool // 201 or 202
-	Done     bool // 201: the answer has the contact
-	// CommandID and ContactID are from the first answer; later ones must agree.
-	CommandID, ContactID string
+	Done bool   // 201: the answer has the contact
 }
 
 // NewCreates makes n creates; most have a key, some wait.
 func NewCreates(random *rand.Rand, mark string, n int) []*Create {
 	all := make([]*Create, n)
 	for i := range all {
-		c := &Create{Mark: fmt.Sprintf("%s-%05d", mark, i), Wait: random.IntN(5) < 2}
+		c := &Create{Mark: fmt.Sprintf("%s-%05d", mark, i)}
+		c.Wait = random.IntN(5) < 2
 		if random.IntN(5) < 3 {
 			c.Key = fmt.Sprintf("key-%s-%d", c.Mark, random.Uint64())
 		}
@@ -42,143 +34,18 @@ func NewCreates(random *rand.Rand, mark string, n int) []*Create {
 	return all
 }
 
-// Sending says how creates are sent.
-type Sending struct {
-	Workers int
-	// At is the number of answers after which Then is called, once, while the other requests go on.
-	At   int
-	Then func()
-	// Retry repeats what has a key until it is answered. Without it everything is tried once, and nothing more is sent on a
-	// connection that breaks, nor when Then has returned.
-	Retry bool
+func (c *Create) state() *try { return &c.try }
+
+func (c *Create) request() (method, path, body string) {
+	return http.MethodPost, "/v1/contacts", `{"first_name":"Load","last_name":"` + c.Mark + `"}`
 }
 
-// Send sends the creates that have no answer yet, those without a key only if they have never been sent.
-func Send(t testing.TB, c *Client, creates []*Create, how Sending) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
-	defer cancel()
-	jobs := make(chan *Create)
-	stop := make(chan struct{})
-	reached := make(chan struct{})
-	var answers atomic.Int64
-	var workers sync.WaitGroup
-	for range how.Workers {
-		workers.Go(func() {
-			for job := range jobs {
-				for pause := 10 * time.Millisecond; ; pause = min(2*pause, 200*time.Millisecond) {
-					result, err := job.try(ctx, c)
-					if err != nil {
-						t.Errorf("create %s: %v", job.Mark, err) // an answer that must not be
-					}
-					if result == success && answers.Add(1) == int64(how.At) {
-						close(reached)
-					}
-					if result == broken && !how.Retry {
-						return
-					}
-					if result == success || err != nil || !how.Retry || job.Key == "" || ctx.Err() != nil {
-						break
-					}
-					timer := time.NewTimer(pause)
-					select {
-					case <-timer.C:
-					case <-ctx.Done():
-						timer.Stop()
-					}
-				}
-			}
-		})
-	}
-	go func() {
-		defer close(jobs)
-		for _, job := range creates {
-			if job.Answered || job.Key == "" && job.Tries > 0 {
-				continue
-			}
-			select {
-			case jobs <- job:
-			case <-stop:
-				return
-			case <-ctx.Done():
-				return
-			}
-		}
-	}()
-	finished := make(chan struct{})
-	go func() {
-		workers.Wait()
-		close(finished)
-	}()
-	defer func() {
-		close(stop)
-		<-finished
-	}()
-	if how.Then == nil {
-		<-finished
-		return
-	}
-	select {
-	case <-reached:
-	case <-finished:
-		if answers.Load() < int64(how.At) {
-			t.Fatalf("%d answers only, too few to act after %d", answers.Load(), how.At)
-		}
-	}
-	how.Then() // here and not in a goroutine: it may end the test
-	if how.Retry {
-		<-finished
-	}
-}
-
-// result is what came of one try.
-type result int
-
-const (
-	success result = iota // 201 or 202
-	refused               // 503, or an answer that must not be
-	broken                // no answer: the connection broke
-)
-
-// try sends the create. The error is for an answer that must not be.
-func (c *Create) try(ctx context.Context, client *Client) (result, error) {
-	c.Tries++
-	var headers []string
-	if c.Key != "" {
-		headers = append(headers, "Idempotency-Key", c.Key)
-	}
-	if c.Wait {
-		headers = append(headers, "Prefer", "wait=10")
-	}
-	a, err := client.Try(ctx, http.MethodPost, "/v1/contacts", `{"first_name":"Load","last_name":"`+c.Mark+`"}`, headers...)
-	if err != nil {
-		return broken, nil //nolint:nilerr // the process is being killed
-	}
+func (c *Create) success(a Answer) (contactID string) {
 	var contact Contact
-	var accepted Accepted
-	switch a.Status {
-	case http.StatusCreated:
-		err = json.Unmarshal(a.Body, &contact)
-		accepted.Command.ID, accepted.Resource.ID = a.CommandID(), contact.ID
+	if json.Unmarshal(a.Body, &contact) == nil {
 		c.Done = true
-	case http.StatusAccepted:
-		err = json.Unmarshal(a.Body, &accepted)
-	case http.StatusServiceUnavailable:
-		if a.Header.Get("Retry-After") == "" {
-			return refused, fmt.Errorf("503 without Retry-After: %s", a.Body)
-		}
-		return refused, nil
-	default:
-		return refused, fmt.Errorf("%d %s", a.Status, a.Body)
 	}
-	if err != nil || accepted.Command.ID == "" || accepted.Resource.ID == "" {
-		return refused, fmt.Errorf("cannot read answer %d %s: %w", a.Status, a.Body, err)
-	}
-	if c.Answered && (c.CommandID != accepted.Command.ID || c.ContactID != accepted.Resource.ID) {
-		return refused, fmt.Errorf("command %s made %s, its retry %s made %s", c.CommandID, c.ContactID, accepted.Command.ID, accepted.Resource.ID)
-	}
-	c.Answered, c.CommandID, c.ContactID = true, accepted.Command.ID, accepted.Resource.ID
-	return success, nil
+	return contact.ID
 }
 
 // Tally is how the creates ended.
@@ -261,21 +128,4 @@ func checkCommands(t testing.TB, c *Client, creates []*Create) (applied int) {
 	}
 	asking.Wait()
 	return int(count.Load())
-}
-
-// Ready waits until a service says that it is ready, or, with a dependency named, that it is not because of that one.
-func Ready(t testing.TB, url, without string) {
-	t.Helper()
-	c := NewClient(t, url, "")
-	testkit.Eventually(t, 30*time.Second, func() error {
-		a, err := c.Try(t.Context(), http.MethodGet, "/readyz?verbose", "")
-		if err != nil {
-			return err
-		}
-		switch {
-		case without == "" && a.Status == http.StatusOK, without != "" && a.Status == http.StatusServiceUnavailable && bytes.Contains(a.Body, []byte("[-]"+without)):
-			return nil
-		}
-		return fmt.Errorf("%d %s", a.Status, a.Body)
-	})
 }

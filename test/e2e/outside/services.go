@@ -26,6 +26,7 @@ type Services struct {
 	APIProc, WorkerProc, AuditorProc *testkit.Process
 
 	identity *identity.Client
+	settings []string
 }
 
 const (
@@ -64,27 +65,27 @@ func StartServices(t testing.TB, revision string, env ...string) *Services {
 		t.Fatal(err)
 	}
 
-	shared := append([]string{
+	s.settings = append([]string{
 		"WRIT_NATS_URL=" + s.NATSServer.URL(), "WRIT_LEDGER_REPLICAS=1", "WRIT_LEDGER_MAX_BYTES=536870912", "WRIT_SEAL_KEYS=" + seal,
 		"WRIT_DATABASE_URL=" + s.Postgres.Database(t), "WRIT_CERBOS=grpc://" + s.Cerbos.GRPCAddr(), "WRIT_POLICY_REVISION=" + revision,
 		"WRIT_REDIS_URL=" + s.RedisProc.URL(), "STYTCH_PROJECT_ID=" + project, "STYTCH_SECRET=" + secret, "STYTCH_BASE_URL=" + stytch.URL,
 	}, env...)
 	// The worker first: it brings the database's tables up to date.
-	s.WorkerProc, s.Worker = service(t, "worker", shared)
-	s.AuditorProc, s.Auditor = service(t, "auditor", shared)
-	s.APIProc, s.API = service(t, "api", shared)
+	s.WorkerProc, s.Worker = s.Another(t, "worker")
+	s.AuditorProc, s.Auditor = s.Another(t, "auditor")
+	s.APIProc, s.API = s.Another(t, "api")
 	s.NATS, s.Redis, s.SignIn = s.NATSServer.URL(), s.RedisProc.URL(), s.signIn
 	return s
 }
 
-// service starts one of the three on a port of its own and waits until it is ready.
-func service(t testing.TB, name string, env []string) (process *testkit.Process, url string) {
+// Another starts one of api, worker and auditor, on a port of its own, and waits until it is ready.
+func (s *Services) Another(t testing.TB, name string) (process *testkit.Process, url string) {
 	t.Helper()
 	addr := "127.0.0.1:" + strconv.Itoa(testkit.FreePort(t))
 	setting := map[string]string{"api": "WRIT_API_ADDR", "worker": "WRIT_WORKER_ADDR", "auditor": "WRIT_AUDITOR_ADDR"}[name]
 	url = "http://" + addr
 	return testkit.StartProcess(t, testkit.Spec{
-		Name: name, Path: Binary(t, name), Dir: t.TempDir(), Env: append([]string{setting + "=" + addr}, env...),
+		Name: name, Path: Binary(t, name), Dir: t.TempDir(), Env: append([]string{setting + "=" + addr}, s.settings...),
 		ReadyURL: url + "/readyz",
 	}), url
 }
