@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/writ-project/writ/pkg/fault"
 	"github.com/writ-project/writ/pkg/kind"
@@ -16,7 +17,7 @@ import (
 const (
 	DefaultLimit = 50
 	MaxLimit     = 200
-	// MaxSearch is the longest text to search for, in bytes.
+	// MaxSearch is the longest text to search for, in characters.
 	MaxSearch = 200
 	// DefaultSort is the column a list is sorted by when the caller names none.
 	DefaultSort = "created_at"
@@ -170,8 +171,8 @@ func (l *list) search(d Dialect, def *kind.Definition, text string) error {
 		return nil
 	case len(def.Search) == 0:
 		return fault.InvalidField("query.q", "%s cannot be searched", def.Plural)
-	case len(text) > MaxSearch:
-		return fault.InvalidField("query.q", "at most %d bytes", MaxSearch)
+	case utf8.RuneCountInString(text) > MaxSearch:
+		return fault.InvalidField("query.q", "at most %d characters", MaxSearch)
 	case !storable(text):
 		return fault.InvalidField("query.q", "no NUL characters, and UTF-8 only")
 	}

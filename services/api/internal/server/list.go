@@ -2,7 +2,10 @@ package server
 
 import (
 	"context"
+	"fmt"
+	"math"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -27,22 +30,25 @@ type listInput struct {
 // Resolve implements huma.Resolver: the filters' names depend on the kind.
 func (in *listInput) Resolve(ctx huma.Context) []error {
 	in.filters = map[string]string{}
-	known := map[string]bool{}
+	known := map[string]*huma.Param{}
 	for _, p := range ctx.Operation().Parameters {
 		if p.In == "query" {
-			known[p.Name] = p.Extensions[filterMark] != nil
+			known[p.Name] = p
 		}
 	}
 	var errs []error
 	u := ctx.URL()
 	for name, values := range u.Query() {
-		filter, ok := known[name]
+		p := known[name]
 		switch {
-		case !ok:
+		case p == nil:
 			errs = append(errs, &huma.ErrorDetail{Location: "query." + name, Message: "unknown query parameter"})
 		case len(values) > 1:
 			errs = append(errs, &huma.ErrorDetail{Location: "query." + name, Message: "given more than once"})
-		case filter:
+		case p.Extensions[filterMark] == nil: // huma's to read
+		case len(p.Schema.Enum) > 0 && !slices.Contains(p.Schema.Enum, any(values[0])):
+			errs = append(errs, &huma.ErrorDetail{Location: "query." + name, Message: fmt.Sprintf("want one of %v", p.Schema.Enum)})
+		default:
 			in.filters[name] = values[0]
 		}
 	}
@@ -113,7 +119,11 @@ func (k *resources) equals(filters map[string]string) (map[string]any, error) {
 		case reflect.Int, reflect.Int64:
 			out[name], err = strconv.ParseInt(text, 10, 64)
 		case reflect.Float64:
-			out[name], err = strconv.ParseFloat(text, 64)
+			var n float64
+			if n, err = strconv.ParseFloat(text, 64); math.IsNaN(n) || math.IsInf(n, 0) {
+				err = strconv.ErrRange // no number in JSON
+			}
+			out[name] = n
 		default:
 			out[name] = text
 		}

@@ -40,11 +40,11 @@ type meOutput struct{ Body Me }
 func (s *Server) registerMe() {
 	register(s, huma.Operation{
 		OperationID: "get-me", Method: http.MethodGet, Path: "/v1/me", Tags: []string{"me"},
-		Summary: "Who I am", Errors: []int{401, 403, 503},
+		Summary: "Who I am", Errors: []int{401, 403, 422, 503},
 	}, s.getMe)
 	register(s, huma.Operation{
 		OperationID: "sync-me", Method: http.MethodPost, Path: "/v1/me/sync", Tags: []string{"me"},
-		Summary: "Bring my row of the directory up to date with Stytch", Errors: []int{401, 403, 503},
+		Summary: "Bring my row of the directory up to date with Stytch", Errors: []int{401, 403, 422, 503},
 	}, s.syncMe)
 }
 

@@ -82,6 +82,20 @@ func traceID(ctx context.Context) string {
 	return ""
 }
 
+// allowed are the methods that the request's path takes (RFC 9110, 10.2.1).
+func allowed(r *http.Request) []string {
+	var out []string
+	routes := chi.RouteContext(r.Context()).Routes
+	for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodPatch, http.MethodDelete} {
+		if routes.Match(chi.NewRouteContext(), method, r.URL.Path) {
+			if out = append(out, method); method == http.MethodGet {
+				out = append(out, http.MethodHead)
+			}
+		}
+	}
+	return out
+}
+
 // nameSpan names the server span by the route once it is known.
 func nameSpan(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -14,8 +14,8 @@ import (
 const includePermissions = "permissions"
 
 // permitted are the actions that ?include=permissions tells about.
-func (k *resources) permitted() []string {
-	return append([]string{kind.ActionRead, kind.ActionUpdate, kind.ActionDelete}, k.def.Actions()...)
+func permitted(d *kind.Definition) []string {
+	return append([]string{kind.ActionRead, kind.ActionUpdate, kind.ActionDelete}, d.Actions()...)
 }
 
 // present makes rows ready to be shown: fields that take an action of their own
@@ -29,7 +29,7 @@ func (k *resources) present(ctx context.Context, c *caller, rows []kind.Row, per
 		actions = append(actions, h.Action)
 	}
 	if permissions {
-		actions = append(actions, k.permitted()...)
+		actions = append(actions, permitted(k.def)...)
 	}
 	if len(actions) == 0 || len(rows) == 0 {
 		for i, r := range rows {
@@ -71,7 +71,7 @@ func (k *resources) show(r kind.Row, answer authz.Answer, permissions bool) (any
 		return nil, err
 	}
 	may := map[string]bool{}
-	for _, a := range k.permitted() {
+	for _, a := range permitted(k.def) {
 		may[a] = answer.Allowed(a)
 	}
 	extra, err := json.Marshal(may)

@@ -183,7 +183,8 @@ func describeProblems(api huma.API, op *huma.Operation) {
 	text := map[int]string{
 		400: "The request cannot be read", 401: "No session, or none that is valid", 403: "The policy denies it", 404: "There is none, or none that you may know of",
 		409: "It exists already", 412: "The version is another", 413: "The body is larger than 1 MiB", 415: "Neither JSON nor merge patch",
-		422: "Something in the request breaks a rule", 503: "A part that is needed does not answer; nothing was done",
+		422: "Something in the request breaks a rule", 500: "Something went wrong on our side",
+		503: "A part that is needed does not answer; nothing was done",
 	}
 	for _, status := range op.Errors {
 		op.Responses[strconv.Itoa(status)] = &huma.Response{

@@ -17,15 +17,20 @@ import (
 	"github.com/writ-project/writ/pkg/kind/user"
 )
 
-// MutationHeaders are what every mutation takes.
-type MutationHeaders struct {
+// SubmitHeaders are what every mutation takes.
+type SubmitHeaders struct {
 	Prefer         string `header:"Prefer" doc:"wait=N: answer when the command is done, or after N seconds (RFC 7240; at most 30)" example:"wait=5"`
 	IdempotencyKey string `header:"Idempotency-Key" doc:"A retry with the same key and the same request is the same command" maxLength:"520"`
-	IfMatch        string `header:"If-Match" doc:"The ETag of the version to change (RFC 9110, 13.1.1)" maxLength:"1024"`
+}
+
+// MutationHeaders are what a mutation of something that exists takes.
+type MutationHeaders struct {
+	SubmitHeaders
+	IfMatch string `header:"If-Match" doc:"The ETag of the version to change (RFC 9110, 13.1.1)" maxLength:"1024"`
 }
 
 type createInput struct {
-	MutationHeaders
+	SubmitHeaders
 	RawBody []byte
 }
 
@@ -76,7 +81,7 @@ func (k *resources) create(ctx context.Context, in *createInput) (*mutationOutpu
 	if err != nil {
 		return nil, err
 	}
-	o, err := newOrder(ctx, in.MutationHeaders, "create", k.def.Name, string(body))
+	o, err := newOrder(ctx, MutationHeaders{SubmitHeaders: in.SubmitHeaders}, "create", k.def.Name, string(body))
 	if err != nil {
 		return nil, err
 	}

@@ -85,6 +85,7 @@ func schemasOf(api huma.API, d *kind.Definition) schemas {
 		patch.Properties[name] = &changed
 	}
 	slices.Sort(create.Required)
+	full.Properties["permissions"] = permissionsSchema(d)
 
 	out := schemas{full: ref, create: create, patch: patch}
 	out.accepted = &huma.Response{
@@ -109,6 +110,18 @@ func schemasOf(api huma.API, d *kind.Definition) schemas {
 		})
 	}
 	return out
+}
+
+// permissionsSchema is the member that ?include=permissions adds.
+func permissionsSchema(d *kind.Definition) *huma.Schema {
+	p := &huma.Schema{
+		Type: huma.TypeObject, ReadOnly: true, AdditionalProperties: false, Properties: map[string]*huma.Schema{},
+		Description: "With include=permissions: what the caller may do with it", Required: permitted(d),
+	}
+	for _, action := range p.Required {
+		p.Properties[action] = &huma.Schema{Type: huma.TypeBoolean}
+	}
+	return p
 }
 
 func (s schemas) resource(description string) *huma.Response {

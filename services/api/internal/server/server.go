@@ -7,6 +7,7 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -86,7 +87,9 @@ func (s *Server) routes() http.Handler {
 		writeProblem(w, r, newProblem(http.StatusNotFound, "not-found", "There is no "+r.URL.Path))
 	})
 	r.MethodNotAllowed(func(w http.ResponseWriter, r *http.Request) {
-		writeProblem(w, r, newProblem(http.StatusMethodNotAllowed, "method-not-allowed", r.Method+" is not allowed here"))
+		p := newProblem(http.StatusMethodNotAllowed, "method-not-allowed", r.Method+" is not allowed here")
+		p.headers.Set("Allow", strings.Join(allowed(r), ", "))
+		writeProblem(w, r, p)
 	})
 	r.Get("/livez", s.Health.Livez)
 	r.Get("/readyz", s.Health.Readyz)
@@ -105,6 +108,7 @@ func (s *Server) routes() http.Handler {
 		}
 		s.registerCommands()
 		s.registerMe()
+		describeHeaders(s.api.OpenAPI())
 		r.Get("/docs", s.docs())
 	})
 	return r
@@ -132,6 +136,7 @@ func register[I, O any](s *Server, op huma.Operation, handle func(context.Contex
 	if op.Responses == nil {
 		op.Responses = map[string]*huma.Response{}
 	}
+	op.Errors = append(op.Errors, http.StatusInternalServerError)
 	describeProblems(s.api, &op)
 	// huma knows the parameters of the input's type only; an operation with others looks itself.
 	op.RejectUnknownQueryParameters = len(op.Parameters) == 0
