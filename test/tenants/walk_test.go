@@ -1,0 +1,247 @@
+package tenants
+
+import (
+	"fmt"
+	"maps"
+	"net/http"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/uuid"
+
+	"github.com/writ-project/writ/test/e2e/outside"
+)
+
+// document is what the walk needs of the OpenAPI document.
+type document struct {
+	Paths map[string]map[string]struct {
+		Security *[]any `json:"security"`
+	} `json:"paths"`
+}
+
+// request is one way to name a thing to an operation. ID in path and body stands for the id.
+type request struct {
+	kind       string // of the thing that is named, a key of world.things; "" for none
+	path, body string
+}
+
+// operations says for each operation how somebody may name a thing of another tenant to it. An operation that names
+// none is sent as it is.
+var operations = map[string][]request{
+	"GET /v1/me":                             {{path: "/v1/me"}},
+	"POST /v1/me/sync":                       {{path: "/v1/me/sync"}},
+	"GET /v1/commands/{id}":                  {{"commands", "/v1/commands/ID", ""}, {"contacts", "/v1/commands/ID", ""}},
+	"GET /v1/contacts":                       listing("contacts"),
+	"GET /v1/videos":                         listing("videos"),
+	"GET /v1/expenses":                       listing("expenses"),
+	"POST /v1/contacts":                      creating("contacts", `"first_name":"x"`),
+	"POST /v1/videos":                        creating("videos", `"title":"x"`),
+	"POST /v1/expenses":                      creating("expenses", `"vendor":"x","amount":1`),
+	"GET /v1/contacts/{id}":                  reading("contacts"),
+	"GET /v1/videos/{id}":                    reading("videos"),
+	"GET /v1/expenses/{id}":                  reading("expenses"),
+	"PATCH /v1/contacts/{id}":                patching("contacts", `"notes":"x"`),
+	"PATCH /v1/videos/{id}":                  patching("videos", `"description":"x"`),
+	"PATCH /v1/expenses/{id}":                patching("expenses", `"amount":1`),
+	"DELETE /v1/contacts/{id}":               {{"contacts", "/v1/contacts/ID", ""}},
+	"DELETE /v1/videos/{id}":                 {{"videos", "/v1/videos/ID", ""}, {"contacts", "/v1/videos/ID", ""}},
+	"DELETE /v1/expenses/{id}":               {{"expenses", "/v1/expenses/ID", ""}},
+	"POST /v1/expenses/{id}/approve":         {{"expenses", "/v1/expenses/ID/approve", ""}},
+	"POST /v1/expenses/{id}/reject":          {{"expenses", "/v1/expenses/ID/reject", ""}},
+	"POST /access/v1/evaluation":             asking("/access/v1/evaluation", `"action":{"name":"read"}`),
+	"POST /access/v1/evaluations":            asking("/access/v1/evaluations", `"evaluations":[{"action":{"name":"read"}},{"action":{"name":"delete"}}]`),
+	"POST /access/v1/search/subject":         asking("/access/v1/search/subject", `"action":{"name":"read"}`),
+	"POST /access/v1/search/resource":        asking("/access/v1/search/resource", `"action":{"name":"read"}`),
+	"POST /access/v1/search/action":          asking("/access/v1/search/action", ""),
+	"GET /.well-known/authzen-configuration": {{path: "/.well-known/authzen-configuration"}},
+}
+
+func listing(plural string) []request {
+	path := "/v1/" + plural
+	return []request{
+		{path: path}, {path: path + "?include=permissions&limit=200"}, {path: path + "?q=" + mark}, {path: path + "?sort=-updated_at"},
+		{"users", path + "?owner_id=ID", ""},
+	}
+}
+
+func creating(plural, members string) []request {
+	return []request{{"users", "/v1/" + plural, `{` + members + `,"owner_id":"ID"}`}}
+}
+
+func reading(plural string) []request {
+	path := "/v1/" + plural + "/ID"
+	return []request{{plural, path, ""}, {plural, path + "?include=permissions", ""}, {"commands", path, ""}}
+}
+
+func patching(plural, members string) []request {
+	path := "/v1/" + plural + "/ID"
+	return []request{{plural, path, `{` + members + `}`}, {plural, path, `{"owner_id":null}`}, {plural, path, `{"unknown":1}`}}
+}
+
+// asking gives the AuthZEN questions: about every kind of thing, and about somebody else's users.
+func asking(path, more string) []request {
+	if more != "" {
+		more = "," + more
+	}
+	var all []request
+	for plural := range bodies {
+		all = append(all, request{plural, path, fmt.Sprintf(`{"subject":{"type":"user","id":"ME"},"resource":{"type":%q,"id":"ID"}%s}`, strings.TrimSuffix(plural, "s"), more)})
+	}
+	return append(all, request{"users", path, `{"subject":{"type":"user","id":"ID"},"resource":{"type":"contact","id":"01a2005e-dd3c-789d-8a31-38f5a05a5841"}` + more + `}`})
+}
+
+// outsider is somebody who asks with a tenant in the header.
+type outsider struct {
+	person
+	name, tenant string
+}
+
+func (w *world) outsiders() []outsider {
+	return []outsider{
+		{w.gil, "an admin of globex in globex", globex},
+		{w.gus, "a user of globex in globex", globex},
+		{w.gil, "an admin of globex in acme", acme},
+		{w.dan, "an admin of default in acme", acme},
+		{w.dan, "an admin of default in default", ""},
+		{w.gus, "a user of globex in default", ""},
+		{w.gil, "an admin of globex in a tenant that nobody made", "initech"},
+	}
+}
+
+// walk sends every operation the ids of acme's things, from outside, and what does not exist: the answers must not
+// differ, and none may show anything.
+func walk(t *testing.T, w *world) {
+	seen := map[string]bool{}
+	for path, methods := range w.document.Paths {
+		for method := range methods {
+			op := strings.ToUpper(method) + " " + path
+			seen[op] = true
+			if len(operations[op]) == 0 {
+				t.Errorf("the walk does not know %s", op)
+			}
+		}
+	}
+	before := w.everything(t)
+	for _, op := range slices.Sorted(maps.Keys(operations)) {
+		if !seen[op] {
+			t.Errorf("the document does not know %s", op)
+			continue
+		}
+		method, _, _ := strings.Cut(op, " ")
+		t.Run(op, func(t *testing.T) {
+			for _, o := range w.outsiders() {
+				for _, r := range operations[op] {
+					o.tries(t, w, method, r)
+				}
+			}
+			if method == "GET" && strings.HasPrefix(op, "GET /v1/") && op != "GET /v1/me" || strings.Contains(op, "/access/") {
+				w.insiderSees(t, op)
+			}
+		})
+	}
+	if after := w.everything(t); after != before {
+		t.Errorf("acme has\n%s\nand had\n%s", after, before)
+	}
+}
+
+// insiderSees checks the walk itself: an admin of acme is told something by the same requests.
+func (w *world) insiderSees(t *testing.T, op string) {
+	method, _, _ := strings.Cut(op, " ")
+	o := outsider{w.amy, "an admin of acme", acme}
+	for _, r := range operations[op] {
+		for _, id := range append(w.things[r.kind], "") {
+			sent, a := o.send(t, method, r, id)
+			_, b := o.send(t, method, r, uuid.NewString())
+			told := id != "" && plain(a, id) != plain(b, id) || slices.ContainsFunc(w.theirs(sent), func(word string) bool { return strings.Contains(string(a.Body), word) })
+			if a.Status == http.StatusOK && told {
+				return
+			}
+		}
+	}
+	t.Errorf("%s tells nothing to an admin of acme either", op)
+}
+
+// send sends one request about the thing with an id.
+func (o outsider) send(t *testing.T, method string, r request, id string) (sent string, a outside.Answer) {
+	t.Helper()
+	fill := strings.NewReplacer("ID", id, "ME", o.id).Replace
+	headers := []string{"Prefer", wait}
+	if o.tenant != "" {
+		headers = append(headers, "Writ-Tenant", o.tenant)
+	}
+	a = o.Do(t, method, fill(r.path), fill(r.body), headers...)
+	if a.Status == http.StatusCreated { // an admin may name any owner; what they made must not be in the way of the rest
+		o.Want(t, http.StatusNoContent, nil, "DELETE", a.Header.Get("Location"), "", headers...)
+	}
+	return fill(r.path) + " " + fill(r.body), a
+}
+
+// tries sends one request for each thing of acme's and one for what does not exist.
+func (o outsider) tries(t *testing.T, w *world, method string, r request) {
+	what := o.name + ": " + method + " " + r.path
+	if r.kind == "" {
+		sent, a := o.send(t, method, r, "")
+		w.shows(t, what, sent, a)
+		if o.tenant == acme || o.tenant == "initech" { // where they are no member
+			nothingListed(t, what, a)
+		}
+		return
+	}
+	for _, id := range w.things[r.kind] {
+		sent, a := o.send(t, method, r, id)
+		w.shows(t, what, sent, a)
+		none := uuid.NewString()
+		if r.kind == "users" {
+			none = "user-test-" + none
+		}
+		_, b := o.send(t, method, r, none)
+		if x, y := plain(a, id), plain(b, none); x != y {
+			t.Errorf("%s tells what is there from what is not:\n%s\n%s", what, x, y)
+		}
+		if strings.Contains(r.path, "/ID") && a.Status != http.StatusNotFound && a.Status != http.StatusUnprocessableEntity {
+			t.Errorf("%s: %d %s", what, a.Status, a.Body)
+		}
+	}
+}
+
+// nothingListed checks that a list is an empty one.
+func nothingListed(t *testing.T, what string, a outside.Answer) {
+	t.Helper()
+	var page struct {
+		Items []any `json:"items"`
+	}
+	if strings.Contains(string(a.Body), `"items"`) {
+		if a.Decode(t, &page); len(page.Items) > 0 {
+			t.Errorf("%s: %s", what, a.Body)
+		}
+	}
+}
+
+// What differs between two answers although nothing was told.
+var (
+	ids     = regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}`)
+	moments = regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z`)
+)
+
+// plain is an answer without what is of its own: the id that was asked for, ids and times of the answer itself.
+func plain(a outside.Answer, id string) string {
+	h := a.Header.Clone()
+	for _, name := range []string{"Date", "X-Request-Id", "Content-Length"} { // the id may be longer, a time shorter
+		h.Del(name)
+	}
+	text := strings.ReplaceAll(fmt.Sprintf("%d %v %s", a.Status, h, a.Body), id, "ID")
+	return moments.ReplaceAllString(ids.ReplaceAllString(text, "UUID"), "TIME")
+}
+
+// everything is all that acme has, as its admin sees it.
+func (w *world) everything(t *testing.T) string {
+	t.Helper()
+	var all strings.Builder
+	for _, plural := range slices.Sorted(maps.Keys(bodies)) {
+		a := w.amy.Want(t, http.StatusOK, nil, "GET", "/v1/"+plural+"?limit=200", "", "Writ-Tenant", acme)
+		fmt.Fprintf(&all, "%s\n", a.Body)
+	}
+	return all.String()
+}
