@@ -93,3 +93,27 @@ func BenchmarkList(b *testing.B) {
 		}
 	})
 }
+
+// BenchmarkListPage is the first page of a list, and one in its middle, for
+// somebody who sees all rows of a tenant, for an owner of fifty and for one of none.
+func BenchmarkListPage(b *testing.B) {
+	owned := func(by string) Where { return Where{SQL: `("owner_id" = ?)`, Args: []any{by}} }
+	for dialect, url := range databases {
+		for _, n := range []int{10_000, 1_000_000} {
+			b.Run(fmt.Sprintf("%s/%d", dialect, n), func(b *testing.B) {
+				s := migrated(b, url(b)) // filled once for all that follows
+				grow(b, s, contact.Kind, n)
+				for who, where := range map[string]Where{"admin": {}, "few": owned(few), "none": owned(none)} {
+					for page, cursor := range map[string]string{"first": "", "middle": middle(n, "")} {
+						b.Run(who+"/"+page, func(b *testing.B) {
+							for b.Loop() {
+								_, err := s.List(b.Context(), contact.Kind, Query{Tenant: "t", Where: where, Cursor: cursor})
+								ok(b, err)
+							}
+						})
+					}
+				}
+			})
+		}
+	}
+}

@@ -2,9 +2,11 @@ package store
 
 import (
 	"context"
+	"database/sql"
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -60,6 +62,18 @@ type Page struct {
 // appear twice or not at all. What the caller got wrong is fault.Invalid and
 // names the part of the query: query.sort, query.cursor, query.limit, query.q
 // or query.<column>.
+//
+// No more is read than the page, wherever it is and however many rows there
+// are, if
+//   - all rows of the tenant are listed by created_at or updated_at, or those
+//     with is_active = false by created_at, or
+//   - the policy compares a column x and there is an index on (tenant, x, the
+//     sort column, id); or it joins such comparisons by OR or IN, at most 8.
+//
+// Whatever else must hold (a filter of the caller's, is_active = true, the rest
+// of a policy) is tried on each row, so a page costs the rows that are passed
+// over until it is full. A search, a sort or a part of an OR without such an
+// index may cost all rows of the tenant.
 func (s *Store) List(ctx context.Context, def *kind.Definition, q Query) (Page, error) {
 	l, err := s.plan(def, q)
 	if err != nil {
@@ -67,16 +81,12 @@ func (s *Store) List(ctx context.Context, def *kind.Definition, q Query) (Page, 
 	}
 	var items []kind.Row
 	err = s.reading(ctx, func() error {
-		items = nil
-		rows, err := s.query(ctx, s.preparedLists, l.sql.String(), s.planned(l.args)...)
+		rows, err := s.query(ctx, s.preparedLists, l.sql, s.planned(l.args)...)
 		if err != nil {
 			return err
 		}
-		return each(rows, func() error {
-			row := def.New()
-			items = append(items, row)
-			return rows.Scan(def.Dest(row)...)
-		})
+		items, err = l.read(rows)
+		return err
 	})
 	if err != nil {
 		return Page{}, fmt.Errorf("list %s: %w", def.Plural, err)
@@ -90,24 +100,45 @@ func (s *Store) List(ctx context.Context, def *kind.Definition, q Query) (Page, 
 	return page, nil
 }
 
+// read reads one row more than the page has, to know whether there is a next
+// one. A row that several arms of the list select comes again right away.
+func (l *list) read(rows *sql.Rows) (items []kind.Row, err error) {
+	defer func() { _ = rows.Close() }() // Err tells what went wrong
+	for len(items) <= l.limit && rows.Next() {
+		row := l.def.New()
+		if err := rows.Scan(l.def.Dest(row)...); err != nil {
+			return nil, err
+		}
+		if n := len(items); n == 0 || items[n-1].ID != row.ID {
+			items = append(items, row)
+		}
+	}
+	return items, rows.Err()
+}
+
 // list is a query being built.
 type list struct {
-	sql   strings.Builder
+	def   *kind.Definition
+	sql   string
 	args  []any
 	by    field
 	sort  string
 	limit int
+
+	// The conditions beside the policy's, for every arm.
+	rest     strings.Builder
+	restArgs []any
 }
 
 func (l *list) and(condition string, args ...any) {
-	l.sql.WriteString(" AND ")
-	l.sql.WriteString(condition)
-	l.args = append(l.args, args...)
+	l.rest.WriteString(" AND ")
+	l.rest.WriteString(condition)
+	l.restArgs = append(l.restArgs, args...)
 }
 
 func (s *Store) plan(def *kind.Definition, q Query) (*list, error) {
 	t := s.table(def)
-	l := &list{limit: q.Limit, sort: q.Sort}
+	l := &list{def: def, limit: q.Limit, sort: q.Sort}
 	if l.limit == 0 {
 		l.limit = DefaultLimit
 	}
@@ -124,24 +155,46 @@ func (s *Store) plan(def *kind.Definition, q Query) (*list, error) {
 	}
 	l.by = by
 
-	l.sql.WriteString("SELECT " + t.list() + " FROM " + t.name + ` WHERE "tenant" = ?`)
-	l.args = append(l.args, q.Tenant)
-	if q.Where.SQL != "" {
-		l.and("("+q.Where.SQL+")", sqlArgs(q.Where.Args)...)
-	}
 	if err := l.equals(t, q.Equals); err != nil {
 		return nil, err
 	}
 	if err := l.search(s.dialect, def, q.Search); err != nil {
 		return nil, err
 	}
-	if err := l.page(q.Cursor, descending); err != nil {
+	if err := l.after(q.Cursor, descending); err != nil {
 		return nil, err
 	}
+	all := arms(q.Where, func(column string) bool { return ordered(def.Plural, column, by.name) })
+	selects := make([]string, len(all))
+	order := orderBy(by.name, descending)
+	for i, arm := range all {
+		selects[i] = "SELECT " + t.list() + " FROM " + t.name + ` WHERE "tenant" = ?`
+		l.args = append(l.args, q.Tenant)
+		if arm.SQL != "" {
+			selects[i] += " AND (" + arm.SQL + ")"
+			l.args = append(l.args, sqlArgs(arm.Args)...)
+		}
+		selects[i] += l.rest.String()
+		l.args = append(l.args, l.restArgs...)
+		if len(all) > 1 {
+			// PostgreSQL merges what is in order already; SQLite finds out by itself.
+			selects[i] = "SELECT * FROM (" + selects[i] + order + ") AS arm" + strconv.Itoa(i)
+		}
+	}
+	l.sql = strings.Join(selects, " UNION ALL ") + order + " LIMIT ?"
+	l.args = append(l.args, (l.limit+1)*len(all)) // each arm may select every row of the page
 	if !allStorable(l.args) {
 		return nil, fault.InvalidField("query", "no NUL characters, and UTF-8 only")
 	}
 	return l, nil
+}
+
+func orderBy(column string, descending bool) string {
+	direction := ""
+	if descending {
+		direction = " DESC"
+	}
+	return " ORDER BY " + quote(column) + direction + `, "id"` + direction
 }
 
 func (l *list) equals(t *table, filters map[string]any) error {
@@ -157,6 +210,11 @@ func (l *list) equals(t *table, filters map[string]any) error {
 		arg, err := f.argument(filters[name])
 		if err != nil {
 			return fault.InvalidField("query."+name, "%v", err)
+		}
+		if on, ok := arg.(bool); ok {
+			// Spelled out, so that SQLite may use an index on the rows where it is so.
+			l.and(quote(name) + " = " + strings.ToUpper(strconv.FormatBool(on)))
+			continue
 		}
 		l.and(quote(name)+" = ?", arg)
 	}
@@ -204,23 +262,21 @@ func lowerFor(d Dialect, text string) func(column string) string {
 	}
 }
 
-// page adds where the page starts, the order and the limit. The comparison of
-// rows is one both databases look up in an index on (tenant, column, id).
-func (l *list) page(after string, descending bool) error {
-	than, direction := ">", ""
+// after adds where the page starts. The comparison of rows is one both
+// databases look up in an index on (tenant, column, id).
+func (l *list) after(page string, descending bool) error {
+	if page == "" {
+		return nil
+	}
+	c, err := decodeCursor(page, l.sort, l.by)
+	if err != nil {
+		return fault.InvalidField("query.cursor", "%v", err)
+	}
+	than := ">"
 	if descending {
-		than, direction = "<", " DESC"
+		than = "<"
 	}
-	column := quote(l.by.name)
-	if after != "" {
-		c, err := decodeCursor(after, l.sort, l.by)
-		if err != nil {
-			return fault.InvalidField("query.cursor", "%v", err)
-		}
-		l.and("("+column+`, "id") `+than+" (?, ?)", c.Value, c.ID)
-	}
-	l.sql.WriteString(" ORDER BY " + column + direction + `, "id"` + direction + " LIMIT ?")
-	l.args = append(l.args, l.limit+1)
+	l.and("("+quote(l.by.name)+`, "id") `+than+" (?, ?)", c.Value, c.ID)
 	return nil
 }
 

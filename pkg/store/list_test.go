@@ -308,7 +308,7 @@ func TestListsAreReadFromAnIndex(t *testing.T) {
 			q.Cursor = encodeCursor(cursor{Sort: stdcmp.Or(q.Sort, DefaultSort), Value: 1, ID: "x"})
 			l, err := s.plan(contact.Kind, q)
 			ok(t, err)
-			rows, err := conn.QueryContext(t.Context(), explain+s.rebind(l.sql.String()), l.args...)
+			rows, err := conn.QueryContext(t.Context(), explain+s.rebind(l.sql), l.args...)
 			ok(t, err)
 			columns, err := rows.Columns()
 			ok(t, err)

@@ -21,6 +21,9 @@ CREATE TABLE contacts (
 CREATE INDEX contacts_created ON contacts (tenant, created_at, id);
 CREATE INDEX contacts_owned ON contacts (tenant, owner_id, created_at, id);
 CREATE INDEX contacts_updated ON contacts (tenant, updated_at, id);
+CREATE INDEX contacts_owned_updated ON contacts (tenant, owner_id, updated_at, id);
+-- Last of these: SQLite takes the later of two indexes that it thinks equally good.
+CREATE INDEX contacts_inactive ON contacts (tenant, created_at, id) WHERE is_active = FALSE;
 
 CREATE TABLE users (
     id         TEXT   NOT NULL PRIMARY KEY,

@@ -23,7 +23,10 @@ CREATE TABLE videos (
 CREATE INDEX videos_created ON videos (tenant, created_at, id);
 CREATE INDEX videos_owned ON videos (tenant, owner_id, created_at, id);
 CREATE INDEX videos_updated ON videos (tenant, updated_at, id);
+CREATE INDEX videos_owned_updated ON videos (tenant, owner_id, updated_at, id);
 CREATE INDEX videos_region ON videos (tenant, region, created_at, id);
+-- Last of these: SQLite takes the later of two indexes that it thinks equally good.
+CREATE INDEX videos_inactive ON videos (tenant, created_at, id) WHERE is_active = FALSE;
 
 -- +goose Down
 DROP TABLE videos;

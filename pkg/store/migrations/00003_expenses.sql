@@ -16,6 +16,7 @@ CREATE TABLE expenses (
 CREATE INDEX expenses_created ON expenses (tenant, created_at, id);
 CREATE INDEX expenses_owned ON expenses (tenant, owner_id, created_at, id);
 CREATE INDEX expenses_updated ON expenses (tenant, updated_at, id);
+CREATE INDEX expenses_owned_updated ON expenses (tenant, owner_id, updated_at, id);
 CREATE INDEX expenses_department ON expenses (tenant, department, created_at, id);
 CREATE INDEX expenses_region ON expenses (tenant, region, created_at, id);
 
