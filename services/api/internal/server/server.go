@@ -108,6 +108,7 @@ func (s *Server) routes() http.Handler {
 		}
 		s.registerCommands()
 		s.registerMe()
+		s.registerAuthzen()
 		describeHeaders(s.api.OpenAPI())
 		r.Get("/docs", s.docs())
 	})
