@@ -9,6 +9,9 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/synadia-io/orbit.go/jetstreamext"
+	"go.opentelemetry.io/otel/codes"
+	semconv "go.opentelemetry.io/otel/semconv/v1.37.0"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/writ-project/writ/pkg/events"
 	"github.com/writ-project/writ/pkg/fault"
@@ -47,7 +50,9 @@ type result struct {
 // acknowledged it. Any error is fault.Unavailable; after one the message may or
 // may not be on the ledger (a lost acknowledgement looks like a lost message),
 // so the caller must not treat it as either.
-func (l *Ledger) Append(ctx context.Context, m events.Message) (Ack, error) {
+func (l *Ledger) Append(ctx context.Context, m events.Message) (ack Ack, err error) {
+	ctx, span := l.sending(ctx, m)
+	defer func() { sent(span, err) }()
 	p := &pending{ctx: ctx, msg: m, sent: time.Now(), done: make(chan result, 1)}
 	size := int64(len(m.Data))
 	if l.queued.Add(size) > maxQueueBytes {
@@ -79,6 +84,25 @@ func (l *Ledger) Append(ctx context.Context, m events.Message) (Ack, error) {
 	case <-ctx.Done():
 		return Ack{}, fault.Unreachable(Dependency, ctx.Err())
 	}
+}
+
+// sending begins the send span of a message (OpenTelemetry's messaging
+// conventions); the message carries its context on.
+func (l *Ledger) sending(ctx context.Context, m events.Message) (context.Context, trace.Span) {
+	ctx, span := l.cfg.Tracer.Start(ctx, "send "+events.StreamLedger, trace.WithSpanKind(trace.SpanKindProducer))
+	if span.IsRecording() {
+		span.SetAttributes(semconv.MessagingSystemKey.String("nats"), semconv.MessagingOperationName("send"),
+			semconv.MessagingOperationTypeSend, semconv.MessagingDestinationName(m.Subject), semconv.MessagingMessageID(m.ID))
+	}
+	return ctx, span
+}
+
+func sent(span trace.Span, err error) {
+	if err != nil {
+		span.RecordError(err)
+		span.SetStatus(codes.Error, "not acknowledged")
+	}
+	span.End()
 }
 
 func (l *Ledger) answered(ctx context.Context, p *pending, r result) (Ack, error) {
@@ -205,10 +229,19 @@ func refusedBatch(err error) bool {
 
 // AppendAll puts the messages on the ledger in order, in atomic batches of up
 // to 256 where there are 16 or more, each message in the trace of its own
-// context (ctxs has one for each). A message whose id is there already is
+// context (ctxs has one for each, and is changed). A message whose id is there already is
 // dropped. It returns when all are acknowledged, at the latest after
 // Config.AppendTimeout; an error is fault.Unavailable and leaves open which are.
-func (l *Ledger) AppendAll(ctx context.Context, ctxs []context.Context, all []events.Message) error {
+func (l *Ledger) AppendAll(ctx context.Context, ctxs []context.Context, all []events.Message) (err error) {
+	spans := make([]trace.Span, len(all))
+	for i, m := range all {
+		ctxs[i], spans[i] = l.sending(ctxs[i], m)
+	}
+	defer func() {
+		for _, span := range spans {
+			sent(span, err)
+		}
+	}()
 	ctx, cancel := context.WithTimeout(ctx, l.cfg.AppendTimeout)
 	defer cancel()
 	for start := 0; start < len(all); {

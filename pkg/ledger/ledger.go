@@ -18,6 +18,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"go.opentelemetry.io/otel/metric"
 	noopmetric "go.opentelemetry.io/otel/metric/noop"
+	"go.opentelemetry.io/otel/trace"
+	nooptrace "go.opentelemetry.io/otel/trace/noop"
 
 	"github.com/writ-project/writ/pkg/events"
 	"github.com/writ-project/writ/pkg/fault"
@@ -41,6 +43,8 @@ type Config struct {
 	AppendTimeout time.Duration
 	// Meter receives the metrics; nil means none.
 	Meter metric.Meter
+	// Tracer makes a send span for each append; nil means none.
+	Tracer trace.Tracer
 }
 
 // Ledger is a connection to the ledger. It is safe for concurrent use.
@@ -97,6 +101,9 @@ func Open(ctx context.Context, nc *nats.Conn, cfg Config) (*Ledger, error) {
 	}
 	if cfg.Meter == nil {
 		cfg.Meter = noopmetric.Meter{}
+	}
+	if cfg.Tracer == nil {
+		cfg.Tracer = nooptrace.Tracer{}
 	}
 	if limit := nc.MaxPayload(); limit < MinPayload {
 		return nil, fmt.Errorf("the NATS server's max_payload is %d bytes, writ needs %d or more", limit, MinPayload)

@@ -95,7 +95,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		return err
 	}
 	defer nc.Close()
-	led, err := ledger.Open(ctx, nc, ledger.Config{Replicas: cfg.LedgerReplicas, MaxBytes: cfg.LedgerMaxBytes, Meter: tel.Meter()})
+	led, err := ledger.Open(ctx, nc, ledger.Config{Replicas: cfg.LedgerReplicas, MaxBytes: cfg.LedgerMaxBytes, Meter: tel.Meter(), Tracer: tel.Tracer()})
 	if err != nil {
 		return err
 	}
