@@ -24,9 +24,23 @@ import (
 type ruleIndex []ruleFacts
 
 type ruleFacts struct {
-	resource, action string // names, or patterns
+	resource, action name
 	facts
 }
+
+// name is a resource's or an action's name, or a pattern of names.
+type name struct {
+	text    string
+	pattern bool
+}
+
+// plain is a name that Cerbos neither rewrites nor takes for a pattern.
+var plain = regexp.MustCompile(`^[A-Za-z0-9_:]+$`)
+
+func nameOf(text string) name { return name{text, !plain.MatchString(text)} }
+
+// covers errs on the side of true: a pattern covers everything.
+func (n name) covers(want name) bool { return n.pattern || want.pattern || n.text == want.text }
 
 // facts are collected from a rule's conditions and the variables that they may use.
 type facts struct {
@@ -45,9 +59,9 @@ type listUse struct {
 func indexRules(t *runtimev1.RuleTable) ruleIndex {
 	index := make(ruleIndex, 0, len(t.GetRules()))
 	for _, row := range t.GetRules() {
-		r := ruleFacts{resource: row.GetResource(), action: row.GetAction()}
+		r := ruleFacts{resource: nameOf(row.GetResource()), action: nameOf(row.GetAction())}
 		if row.GetAllowActions() != nil {
-			r.action = "*" // a role policy's list of actions
+			r.action = nameOf("*") // a role policy's list of actions
 		}
 		w := walker{facts: &r.facts}
 		w.condition(row.GetCondition(), row.GetParams())
@@ -65,18 +79,11 @@ func indexRules(t *runtimev1.RuleTable) ruleIndex {
 	return index
 }
 
-// plain is a name that Cerbos neither rewrites nor takes for a pattern.
-var plain = regexp.MustCompile(`^[A-Za-z0-9_:]+$`)
-
-// covers errs on the side of true: a pattern covers everything.
-func covers(have, want string) bool {
-	return have == want || !plain.MatchString(have) || !plain.MatchString(want)
-}
-
 func (x ruleIndex) about(kind, action string) func(yield func(ruleFacts) bool) {
+	ofKind, ofAction := nameOf(kind), nameOf(action)
 	return func(yield func(ruleFacts) bool) {
 		for _, r := range x {
-			if covers(r.resource, kind) && covers(r.action, action) && !yield(r) {
+			if r.resource.covers(ofKind) && r.action.covers(ofAction) && !yield(r) {
 				return
 			}
 		}
