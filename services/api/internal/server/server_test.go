@@ -336,6 +336,7 @@ func TestLedgerDownIs503(t *testing.T) {
 		}
 		return nil
 	})
+	testkit.Eventually(t, soon, func() error { return r.ledger.Ready(t.Context()) }) // the test's own connection
 	for _, e := range r.events()[before:] { // what was answered with 503 was not done later
 		if e.Type == events.TypeWrit {
 			t.Fatalf("a command of the outage is on the ledger: %+v", e.Command)
