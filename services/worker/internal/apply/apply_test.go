@@ -473,8 +473,9 @@ func TestPartitionWaitsForCerbos(t *testing.T) {
 	t.Parallel()
 	pdp := testkit.CerbosServer(t, "../../../../policies")
 	r := sqlite(t)
-	_ = r.authz.Close()
-	r.authz = need(authz.Open(t.Context(), "grpc:"+pdp.GRPCAddr(), authz.WithRevision("r1"), authz.WithTimeout(300*time.Millisecond)))(t)
+	az := need(authz.Open(t.Context(), "grpc:"+pdp.GRPCAddr(), authz.WithRevision("r1"), authz.WithTimeout(300*time.Millisecond)))(t)
+	t.Cleanup(func() { _ = az.Close() })
+	r.authz = az
 	sam := r.person("sam", "user")
 	stale, fresh := newID(), newID()
 	for events.Partition(fresh) == events.Partition(stale) {
