@@ -165,16 +165,22 @@ func TestPlansAgree(t *testing.T) {
 }
 
 // shipped are the kinds that there are policies for, and what can be done with them.
-var shipped = map[string][]string{
-	"contact": {"create", "read", "list", "update", "delete"},
-	"video":   {"create", "read", "list", "update", "delete"},
-	"expense": {"create", "read", "list", "update", "delete", "approve", "reject", "view:approver"},
-	"user":    {"sync", "read", "list", "create", "update", "delete", "roles"},
-	"tenant":  {"read", "list", "create", "update", "members"},
-	"command": {"read"},
-	"audit":   {"list", "read", "export", "verify", "tail", "stream"},
-	"authzen": {"check"},
-}
+var shipped = func() map[string][]string {
+	all := map[string][]string{
+		"user":    {"sync", "read", "list", "create", "update", "delete", "roles"},
+		"tenant":  {"read", "list", "create", "update", "members"},
+		"command": {"read"},
+		"audit":   {"list", "read", "export", "verify", "tail", "stream"},
+		"authzen": {"check"},
+	}
+	for _, d := range kinds.All {
+		all[d.Name] = append([]string{"create", "read", "list", "update", "delete"}, d.Actions()...)
+		for _, h := range d.Hidden {
+			all[d.Name] = append(all[d.Name], h.Action)
+		}
+	}
+	return all
+}()
 
 // request makes a request about one of the shipped kinds; every third breaks a rule of its schema.
 func (g *generator) request(i int) Request {
@@ -198,8 +204,8 @@ func (g *generator) request(i int) Request {
 	if g.IntN(2) == 0 {
 		p.Attr["request"] = map[string]any{"ip": pick(g, "10.0.0.1", "127.0.0.1", "203.0.113.7", "::1", g.text()), "time": pick(g, "2026-03-04T12:00:00Z", "2026-03-04T23:00:00+01:00", g.text())}
 	}
-	kinds := slices.Sorted(maps.Keys(shipped))
-	kind := pick(g, append(kinds, "contact", "video", "video", "expense", "expense", "nonsense")...)
+	names := slices.Sorted(maps.Keys(shipped))
+	kind := pick(g, append(names, "contact", "video", "video", "expense", "expense", "nonsense")...)
 	r := events.Resource{Kind: kind, ID: pick(g, people...), Attr: map[string]any{"tenant": tenant}}
 	switch kind {
 	case "contact", "video", "expense":

@@ -105,7 +105,7 @@ func TestPoliciesKeepTheirRules(t *testing.T) {
 			schemas[scope][kind] = table.GetSchemas()[id].String()
 		}
 	}
-	if len(schemas) != 2 || len(schemas[""]) != 8 {
+	if len(schemas) != 2 || len(schemas[""]) != len(shipped) {
 		t.Errorf("scopes and kinds: %v", schemas)
 	}
 	for scope, have := range schemas {

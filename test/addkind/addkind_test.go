@@ -148,7 +148,7 @@ func follow(t *testing.T, root string) {
 		write(t, path, bytes.Join([][]byte{old[:end], text, old[end:]}, nil))
 		steps++
 	}
-	if steps != 6 {
+	if steps != 7 {
 		t.Fatalf("the page has %d steps", steps)
 	}
 }
