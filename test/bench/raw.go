@@ -117,7 +117,7 @@ func rawEngine(ctx context.Context, o options, policies string) (raw, error) {
 		return raw{}, err
 	}
 	q := authz.Request{
-		Principal: events.Principal{ID: "user-1", Version: 1, Roles: []string{"user"}, Attr: map[string]any{"region": "eu-east-1"}},
+		Principal: events.Principal{ID: "user-1", Version: 1, Roles: []string{"user"}, Attr: map[string]any{"region": "eu-east-1", "tenant": "default"}},
 		Resource: events.Resource{Kind: "contact", ID: uuid.NewString(), Version: 1, Attr: map[string]any{
 			"owner_id": "user-1", "tenant": "default", "is_active": true, "changes": []any{"notes", "phone"}}},
 		Actions: []string{kind.ActionUpdate, kind.ActionRead}, Tenant: "default",
