@@ -50,7 +50,7 @@ func BenchmarkBatch(b *testing.B) {
 				_, err = tx.Rows(ctx, contact.Kind, ids)
 				ok(b, err)
 				ok(b, tx.PutRows(ctx, contact.Kind, rows))
-				ok(b, tx.PutCommands(ctx, commands))
+				ok(b, tx.AddCommands(ctx, commands))
 				moves := make([]Move, len(parts))
 				for i, p := range parts {
 					moves[i] = Move{p, positions[p], positions[p] + 16}

@@ -24,6 +24,8 @@ var (
 	// ErrPositionMoved says that another worker has moved a partition's
 	// position: everything in this transaction has been, or will be, done there.
 	ErrPositionMoved = errors.New("the position has moved")
+	// ErrCommandKnown says that a command to be added is there already.
+	ErrCommandKnown = errors.New("the command is known")
 	// ErrCommitUnknown says that the database went away while it was
 	// committing: whether it did can only be read from the positions.
 	ErrCommitUnknown = errors.New("the commit's result is unknown")

@@ -25,7 +25,7 @@ func batch(ctx context.Context, tx *Tx, part int, from, to uint64, rows ...kind.
 	}
 	return errors.Join(
 		tx.PutRows(ctx, contact.Kind, rows),
-		tx.PutCommands(ctx, commands),
+		tx.AddCommands(ctx, commands),
 		tx.Move(ctx, part, from, to),
 	)
 }
@@ -150,29 +150,6 @@ func TestDataThatDoesNotFitIsPermanent(t *testing.T) {
 			}
 			if strings.Contains(err.Error(), "@") {
 				t.Errorf("%s: the message tells the data: %v", what, err)
-			}
-		}
-		good, own := newContact(3), errors.New("not this one")
-		ok(t, s.Update(t.Context(), func(ctx context.Context, tx *Tx) error {
-			ok(t, tx.PutRows(ctx, contact.Kind, []kind.Row{good}))
-			if err := tx.Savepoint(ctx, func() error {
-				return tx.PutRows(ctx, user.Kind, []kind.Row{named("5", ""), named("4", "sam@example.com")})
-			}); !IsPermanent(err) {
-				t.Errorf("savepoint: %v", err)
-			}
-			if err := tx.Savepoint(ctx, func() error {
-				ok(t, tx.PutRows(ctx, user.Kind, []kind.Row{named("6", "")}))
-				return own
-			}); err != own {
-				t.Errorf("savepoint: %v", err)
-			}
-			return tx.Savepoint(ctx, func() error { return tx.PutRows(ctx, user.Kind, []kind.Row{named("7", "")}) })
-		}))
-		_, err := s.Get(t.Context(), contact.Kind, good.ID)
-		ok(t, err)
-		for id, want := range map[string]bool{"4": false, "5": false, "6": false, "7": true} {
-			if _, err := s.Get(t.Context(), user.Kind, id); (err == nil) != want {
-				t.Errorf("user %s: %v", id, err)
 			}
 		}
 	})

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -261,7 +262,7 @@ func TestRowsInBulk(t *testing.T) {
 			if len(have) != 1 || have[ids[0]].Value == nil {
 				t.Errorf("%d rows left", len(have))
 			}
-			for _, err := range []error{tx.PutRows(ctx, contact.Kind, nil), tx.DeleteRows(ctx, contact.Kind, nil), tx.PutCommands(ctx, nil), tx.MoveAll(ctx, nil)} {
+			for _, err := range []error{tx.PutRows(ctx, contact.Kind, nil), tx.DeleteRows(ctx, contact.Kind, nil), tx.AddCommands(ctx, nil), tx.MoveAll(ctx, nil)} {
 				ok(t, err)
 			}
 			return nil
@@ -279,10 +280,12 @@ func TestCommandsComeBackToTheByte(t *testing.T) {
 			Apply:   json.RawMessage(`{"a":1,"a":2}`), IssuedAt: at(1), At: at(2),
 		}
 		bare := Command{ID: "c2", IssuedAt: at(1), At: at(1)}
-		for range 2 {
-			ok(t, s.Update(t.Context(), func(ctx context.Context, tx *Tx) error {
-				return tx.PutCommands(ctx, []Command{{ID: "c1", IssuedAt: at(0), At: at(0)}, bare, full})
-			}))
+		ok(t, s.Update(t.Context(), func(ctx context.Context, tx *Tx) error { return tx.AddCommands(ctx, []Command{bare, full}) }))
+		for _, again := range [][]Command{{{ID: "c1"}}, {{ID: "c3"}, {ID: "c2"}}, {{ID: "c4"}, {ID: "c4"}}} {
+			err := s.Update(t.Context(), func(ctx context.Context, tx *Tx) error { return tx.AddCommands(ctx, again) })
+			if !errors.Is(err, ErrCommandKnown) || IsPermanent(err) {
+				t.Errorf("%v: %v", again, err)
+			}
 		}
 		for _, want := range []Command{full, bare} {
 			have, err := s.Command(t.Context(), want.ID)

@@ -134,6 +134,15 @@ func (t *table) putRows(n int) string {
 	return t.sql("put", n, func() string { return upsert(t.name, t.columns, n) })
 }
 
+// addRows is an INSERT of n rows that leaves the ones whose "id" exists alone.
+func (t *table) addRows(n int) string {
+	return t.sql("add", n, func() string {
+		row := "(" + marks(len(t.columns)) + ")"
+		return "INSERT INTO " + t.name + " (" + strings.Join(t.columns, ", ") + ") VALUES " + row + strings.Repeat(", "+row, n-1) +
+			` ON CONFLICT ("id") DO NOTHING`
+	})
+}
+
 // upsert is an INSERT of n rows that replaces the ones whose "id" exists.
 func upsert(table string, columns []string, n int) string {
 	row := "(" + marks(len(columns)) + ")"

@@ -12,7 +12,7 @@ import (
 
 // Tx is a transaction of Update, for one goroutine. Its methods work on many
 // rows at a time. After one has failed, every later call gives the same error
-// and the transaction cannot be committed, except under Savepoint.
+// and the transaction cannot be committed.
 type Tx struct {
 	store *Store
 	tx    *sql.Tx
@@ -127,51 +127,41 @@ func (t *Tx) Commands(ctx context.Context, ids []string) (map[string]Command, er
 	return out, t.keep(ctx, "load commands", err)
 }
 
-// PutCommands writes commands, new or not. Of two with one id the later counts.
-func (t *Tx) PutCommands(ctx context.Context, all []Command) error {
-	all = latest(all, func(c Command) string { return c.ID })
-	err := put(ctx, t, commands, all, func(c Command) []any { return c.values() })
+// AddCommands writes commands that are new. ErrCommandKnown says that one of
+// them was written meanwhile, by a worker that holds another partition: two
+// commands of one id need not be in the same one.
+func (t *Tx) AddCommands(ctx context.Context, all []Command) error {
+	added := int64(0)
+	err := inChunks(all, func(c Command) []any { return c.values() }, func(n int, args []any) error {
+		affected, err := t.exec(ctx, commands.addRows(n), args)
+		added += affected
+		return err
+	})
+	if err == nil && added != int64(len(all)) {
+		err = ErrCommandKnown
+	}
 	return t.keep(ctx, "save commands", err)
-}
-
-// Savepoint runs fn so that its failure undoes fn alone: the transaction goes on
-// when the data was to blame (IsPermanent) or the error is fn's own. It returns
-// fn's error.
-func (t *Tx) Savepoint(ctx context.Context, fn func() error) error {
-	if _, err := t.exec(ctx, "SAVEPOINT part", nil); err != nil {
-		return t.keep(ctx, "savepoint", err)
-	}
-	failed := fn()
-	if failed == nil {
-		failed = t.err
-	}
-	if failed == nil {
-		_, err := t.exec(ctx, "RELEASE SAVEPOINT part", nil)
-		return t.keep(ctx, "savepoint", err)
-	}
-	if t.err != nil && !IsPermanent(t.err) {
-		return failed
-	}
-	t.err = nil
-	for _, undo := range []string{"ROLLBACK TO SAVEPOINT part", "RELEASE SAVEPOINT part"} {
-		if _, err := t.exec(ctx, undo, nil); err != nil {
-			return t.keep(ctx, "undo to savepoint", err)
-		}
-	}
-	return failed
 }
 
 // put writes items in few statements of few sizes.
 func put[T any](ctx context.Context, t *Tx, into *table, items []T, values func(T) []any) error {
+	return inChunks(items, values, func(n int, args []any) error {
+		_, err := t.exec(ctx, into.putRows(n), args)
+		return err
+	})
+}
+
+// inChunks calls write with the values of n items at a time.
+func inChunks[T any](items []T, values func(T) []any, write func(n int, args []any) error) error {
 	for _, size := range chunks(len(items)) {
-		args := make([]any, 0, size*len(into.columns))
+		var args []any
 		for _, item := range items[:size] {
 			args = append(args, values(item)...)
 		}
 		if !allStorable(args) {
 			return errText
 		}
-		if _, err := t.exec(ctx, into.putRows(size), args); err != nil {
+		if err := write(size, args); err != nil {
 			return err
 		}
 		items = items[size:]

@@ -98,7 +98,7 @@ func rawSQL(ctx context.Context, o options, path string) (r raw, err error) {
 			if _, err := tx.Rows(ctx, contact.Kind, ids); err != nil {
 				return err
 			}
-			if err := errors.Join(tx.PutRows(ctx, contact.Kind, rows), tx.PutCommands(ctx, commands)); err != nil {
+			if err := errors.Join(tx.PutRows(ctx, contact.Kind, rows), tx.AddCommands(ctx, commands)); err != nil {
 				return err
 			}
 			moves := make([]store.Move, len(parts))

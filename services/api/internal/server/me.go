@@ -128,14 +128,21 @@ func (s *Server) syncMe(ctx context.Context, _ *struct{}) (*meOutput, error) {
 // firstSeen brings a user into the directory who has a valid session and no
 // row yet. Requests of one user that arrive together share the work.
 func (s *Server) firstSeen(ctx context.Context, id string) (kind.Row, error) {
-	v, err, _ := s.syncing.Do(id, func() (any, error) {
+	shared := s.syncing.DoChan(id, func() (any, error) {
+		ctx, cancel := within(context.WithoutCancel(ctx), requestTimeout) // others wait for it, too
+		defer cancel()
 		var nobody *user.User
 		return s.sync(ctx, nobody.Principal(id, user.DefaultTenant, requestInfo(ctx), time.Now()), 0)
 	})
-	if err != nil {
-		return kind.Row{}, err
+	select {
+	case r := <-shared:
+		if r.Err != nil {
+			return kind.Row{}, r.Err
+		}
+		return r.Val.(kind.Row), nil
+	case <-ctx.Done():
+		return kind.Row{}, ctx.Err()
 	}
-	return v.(kind.Row), nil
 }
 
 // syncWait is how long a sync may take until its row is there.

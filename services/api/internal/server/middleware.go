@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	"github.com/go-chi/chi/v5"
@@ -72,6 +73,15 @@ func requestInfo(ctx context.Context) events.RequestInfo {
 		out.Route = c.RoutePattern()
 	}
 	return out
+}
+
+// fieldLines gives a header's value, its field lines joined (RFC 9110, 5.3).
+func fieldLines(ctx context.Context, name string) string {
+	i, ok := ctx.Value(requestKey).(*info)
+	if !ok {
+		return ""
+	}
+	return strings.Join(i.r.Header.Values(name), ",")
 }
 
 // traceID gives the trace that ctx is in, "" for none.

@@ -88,6 +88,9 @@ func (s *Server) problem(ctx context.Context, err error) *Problem {
 		if errors.Is(err, context.DeadlineExceeded) {
 			f = &fault.Error{Kind: fault.Unavailable, Code: "timeout", Message: "it took too long"}
 		}
+		if errors.Is(err, context.Canceled) { // the client went away: nobody reads this
+			f = &fault.Error{Kind: fault.Unavailable, Code: "canceled", Message: "the request was given up"}
+		}
 	}
 	status := statuses[f.Kind]
 	if f.Kind == fault.KindConflict && f.Code == precondition {

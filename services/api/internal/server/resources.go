@@ -192,7 +192,7 @@ func (k *resources) change(ctx context.Context, h MutationHeaders, c events.Comm
 	if err != nil {
 		return nil, err
 	}
-	versions, _, conditional, err := entityTags("If-Match", h.IfMatch)
+	versions, anyVersion, conditional, err := entityTags("If-Match", fieldLines(ctx, "If-Match"))
 	if err != nil {
 		return nil, err
 	}
@@ -205,6 +205,9 @@ func (k *resources) change(ctx context.Context, h MutationHeaders, c events.Comm
 	}
 	attrs := k.def.Attrs(row)
 	if c.Action == kind.ActionUpdate {
+		if _, err := k.def.Update(row, c.Body, row.UpdatedAt); err != nil { // what the schema let through
+			return nil, fault.InvalidField("body", "%v", err)
+		}
 		attrs = k.def.ChangeAttrs(row, c.Changes)
 	}
 	all, err := k.decide(ctx, o.caller, events.Resource{Kind: c.Kind, ID: c.ResourceID, Version: row.Version, Attr: attrs}, c.Action, kind.ActionRead)
@@ -219,7 +222,7 @@ func (k *resources) change(ctx context.Context, h MutationHeaders, c events.Comm
 	default: // not even to be known of: the same answer as for one that is not there
 		return nil, k.refuse(ctx, d, fault.Missing(k.def.Name, c.ResourceID))
 	}
-	if conditional && h.IfMatch != "*" {
+	if conditional && !anyVersion {
 		c.IfMatch = versions
 		if stale(versions, row.Version) {
 			return nil, k.refuse(ctx, d, fault.Conflict(precondition, "%s %s is at version %d", c.Kind, c.ResourceID, row.Version))
@@ -296,7 +299,7 @@ func (k *resources) answer(ctx context.Context, o *order, c *command, err error)
 }
 
 func (k *resources) get(ctx context.Context, in *getInput) (*getOutput, error) {
-	versions, anyVersion, _, err := entityTags("If-None-Match", in.IfNoneMatch)
+	versions, anyVersion, _, err := entityTags("If-None-Match", fieldLines(ctx, "If-None-Match"))
 	if err != nil {
 		return nil, err
 	}

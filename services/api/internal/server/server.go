@@ -117,6 +117,7 @@ func (s *Server) routes() http.Handler {
 
 func apiConfig(version, publicURL string) huma.Config {
 	huma.NewError, huma.NewErrorWithContext = newHumaError, newHumaErrorIn
+	huma.ValidateStrictCasing = true // a member is its name to the letter: policies are asked about names
 	c := huma.DefaultConfig("writ", version)
 	c.Info.Description = "Commands on resources, each authorized by a policy and recorded with the decision that permits it."
 	c.Info.License = &huma.License{Name: "Apache-2.0", Identifier: "Apache-2.0"}

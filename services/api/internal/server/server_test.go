@@ -112,6 +112,8 @@ func TestBadInputPublishesNothing(t *testing.T) {
 		headers                  []string
 	}{
 		{"unknown field", "POST", "/v1/contacts", `{"first_name":"a","nickname":"b"}`, 422, "body.nickname", nil},
+		{"another letter case", "POST", "/v1/contacts", `{"First_Name":"a"}`, 422, "body.First_Name", nil},
+		{"another letter case in a patch", "PATCH", "/v1/contacts/" + mine, `{"Owner_ID":"rim"}`, 422, "body.Owner_ID", nil},
 		{"read-only field", "POST", "/v1/contacts", `{"first_name":"a","version":7}`, 422, "body.version", nil},
 		{"missing field", "POST", "/v1/contacts", `{"last_name":"a"}`, 422, "body.first_name", nil},
 		{"wrong type", "POST", "/v1/contacts", `{"first_name":7}`, 422, "body.first_name", nil},

@@ -33,11 +33,11 @@ func newOrder(ctx context.Context, h MutationHeaders, parts ...string) (*order, 
 	if o.key, err = idempotencyKey(h.IdempotencyKey); err != nil {
 		return nil, err
 	}
-	if o.wait, o.waits, err = preferWait([]string{h.Prefer}); err != nil {
+	if o.wait, o.waits, err = preferWait([]string{fieldLines(ctx, "Prefer")}); err != nil {
 		return nil, err
 	}
 	sum := sha256.New()
-	for _, p := range append(parts, h.IfMatch) {
+	for _, p := range append(parts, fieldLines(ctx, "If-Match")) {
 		fmt.Fprintf(sum, "%d:%s", len(p), p)
 	}
 	o.fingerprint = hex.EncodeToString(sum.Sum(nil))

@@ -23,6 +23,7 @@ func (l *Loop) batch(ctx context.Context, batch []ledger.Delivery) (err error) {
 	defer cancel()
 	items, repeats, err := l.lineUp(ctx, batch)
 	if err == nil {
+		l.buryRefused(ctx, items)
 		l.busy = len(items) > 1
 		err = l.republish(ctx, repeats)
 	}
@@ -51,6 +52,16 @@ func (l *Loop) batch(ctx context.Context, batch []ledger.Delivery) (err error) {
 		l.fallBehind(it.partition, it.Sequence)
 	}
 	return err
+}
+
+// buryRefused makes dead letters of what must not be applied, before the
+// transaction: a position moves past them only when they are stored.
+func (l *Loop) buryRefused(ctx context.Context, items []*item) {
+	for _, it := range items {
+		if it.refused != nil {
+			it.unburied = l.ledger.Bury(ctx, deadLetter(it, it.refused))
+		}
+	}
 }
 
 // reload reads the positions again after an error, when it is not known
@@ -96,6 +107,7 @@ func (l *Loop) transact(ctx context.Context, items []*item) error {
 		if s, err = l.loadState(ctx, tx, items); err != nil {
 			return err
 		}
+		s.decideBy = time.Now().Add(decideTimeout)
 		for _, it := range items {
 			if s.blocked[it.partition] == nil {
 				l.process(ctx, s, it)
@@ -146,9 +158,12 @@ type state struct {
 	rows      map[*kind.Definition]map[string]*kind.Row
 	changed   map[*kind.Definition]map[string]bool // ids whose row is to be written or deleted
 	results   []*resultOf
-	dead      []ledger.DeadLetter
-	blocked   map[int]error // partitions that wait for a dependency
-	revision  string        // of the policy, read once for the batch
+	refused   []*item             // dead letters without an outcome, stored already
+	dead      []ledger.DeadLetter // of commands that failed
+	blocked   map[int]error       // partitions that wait for a dependency
+	cerbos    error               // why Cerbos is not asked again in this batch
+	decideBy  time.Time           // until when it is asked
+	revision  string              // of the policy, read once for the batch
 }
 
 // resultOf is what became of one command.
@@ -237,7 +252,7 @@ func (s *state) write(ctx context.Context, tx *store.Tx) error {
 		rows[i] = r.row
 	}
 	if len(rows) > 0 {
-		if err := tx.PutCommands(ctx, rows); err != nil {
+		if err := tx.AddCommands(ctx, rows); err != nil {
 			return err
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -25,8 +26,12 @@ const attempts = 3
 // process works one command into the state and moves its partition's position,
 // or blocks the partition when Cerbos does not answer: order forbids to go on.
 func (l *Loop) process(ctx context.Context, s *state, it *item) {
+	if it.unburied != nil {
+		s.blocked[it.partition] = it.unburied
+		return
+	}
 	if it.refused != nil {
-		s.bury(it, it.refused)
+		s.refused = append(s.refused, it)
 		s.moved[it.partition] = it.Sequence
 		return
 	}
@@ -166,9 +171,21 @@ func (l *Loop) decideAgain(ctx context.Context, s *state, row *kind.Row, r *resu
 		return fmt.Errorf("attributes of %s %s: %w", c.Kind, c.ResourceID, err)
 	}
 	res := events.Resource{Kind: c.Kind, ID: c.ResourceID, Version: versionOf(row), Attr: attrs}
+	// One that does not answer, or slowly, must not keep the batch from being
+	// committed: the commands that need no decision go on.
+	if s.cerbos == nil && time.Now().After(s.decideBy) {
+		s.cerbos = fault.Unreachable("cerbos", errSlow)
+	}
+	if s.cerbos != nil {
+		return s.cerbos
+	}
 	answer, err := l.authz.Check(ctx, authz.Request{Principal: p, Resource: res, Actions: []string{c.Action}, Tenant: c.Tenant, Scope: authz.TenantScope(c.Tenant)})
 	if err != nil {
-		return fmt.Errorf("decide %s of %s %s again: %w", c.Action, c.Kind, c.ResourceID, err)
+		err = fmt.Errorf("decide %s of %s %s again: %w", c.Action, c.Kind, c.ResourceID, err)
+		if fault.Is(err, fault.Unavailable) {
+			s.cerbos = err
+		}
+		return err
 	}
 	result := answer.For(c.Action)
 	id, err := uuid.NewV7()
@@ -248,10 +265,10 @@ func (s *state) settle(r *resultOf, status events.Status, word, reason string, v
 	return nil
 }
 
-func (s *state) bury(it *item, cause error) {
-	s.dead = append(s.dead, ledger.DeadLetter{
-		Service: "worker", Code: code(cause), Reason: cause.Error(), Deliveries: it.deliveries, Record: it.Record,
-	})
+func (s *state) bury(it *item, cause error) { s.dead = append(s.dead, deadLetter(it, cause)) }
+
+func deadLetter(it *item, cause error) ledger.DeadLetter {
+	return ledger.DeadLetter{Service: "worker", Code: code(cause), Reason: cause.Error(), Deliveries: it.deliveries, Record: it.Record}
 }
 
 // crash is a panic of a handler.
@@ -261,6 +278,9 @@ type crash struct {
 }
 
 func (c *crash) Error() string { return fmt.Sprintf("the handler crashed: %v", c.value) }
+
+// errSlow is a Cerbos that answers, but not for all of a batch in time.
+var errSlow = errors.New("too slow to decide the whole batch at once")
 
 // errUnstorable is a command whose row the database refuses.
 var errUnstorable = errors.New("the database refuses the resource's data")

@@ -23,6 +23,7 @@ type item struct {
 	event      *events.Event // nil when it cannot be read
 	handler    Handler
 	refused    error // why it must not be applied: a dead letter without an outcome
+	unburied   error // why its dead letter could not be stored
 	poison     error // why it cannot be stored, found by trying it alone
 	// recorded is the outcome that the command had before the database was
 	// restored; nil for a command that is new to every database.

@@ -31,7 +31,10 @@ const (
 	linger   = 5 * time.Millisecond
 	// batchTimeout bounds one attempt at a batch, so that a stop never waits longer.
 	batchTimeout = 8 * time.Second
-	maxBackoff   = 2 * time.Second
+	// decideTimeout bounds the decisions taken again within one batch: what is
+	// not decided by then is left for the next one, the rest is committed.
+	decideTimeout = batchTimeout / 2
+	maxBackoff    = 2 * time.Second
 )
 
 // Loop applies commands. Make it with New and run it once.
@@ -124,11 +127,11 @@ func (l *Loop) Run(ctx context.Context) error {
 			break
 		}
 		err := l.batch(context.WithoutCancel(ctx), batch)
-		l.trouble.Store(&err)
+		l.report(err)
 		if err != nil {
 			l.metrics.retries.Add(ctx, 1)
 			wait = min(max(2*wait, 10*time.Millisecond), maxBackoff)
-			if !errors.Is(err, store.ErrPositionMoved) {
+			if !overtaken(err) {
 				l.log.WarnContext(ctx, "batch not applied, will be tried again", "error", err, "commands", len(batch), "wait", wait)
 			}
 			sleep(ctx, wait+rand.N(wait/2+1))
@@ -137,6 +140,19 @@ func (l *Loop) Run(ctx context.Context) error {
 		wait = 0
 	}
 	return <-readers // ends with ctx
+}
+
+// overtaken reports whether another worker was faster: nothing is wrong.
+func overtaken(err error) bool {
+	return errors.Is(err, store.ErrPositionMoved) || errors.Is(err, store.ErrCommandKnown)
+}
+
+// report keeps what Ready tells.
+func (l *Loop) report(err error) {
+	if overtaken(err) {
+		err = nil
+	}
+	l.trouble.Store(&err)
 }
 
 // Ready reports what keeps commands from being applied: a full disk, a database

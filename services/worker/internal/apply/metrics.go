@@ -73,6 +73,9 @@ func (m *metrics) applied(ctx context.Context, s *state, commands int, took time
 		m.commands.Add(ctx, 1, metric.WithAttributes(attribute.String("kind", r.row.Kind),
 			attribute.String("action", r.row.Action), attribute.String("status", string(r.row.Status))))
 	}
+	for _, it := range s.refused {
+		m.dead.Add(ctx, 1, metric.WithAttributes(attribute.String("code", code(it.refused))))
+	}
 	for _, d := range s.dead {
 		m.dead.Add(ctx, 1, metric.WithAttributes(attribute.String("code", d.Code)))
 	}

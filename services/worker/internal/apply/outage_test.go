@@ -163,3 +163,46 @@ func TestTroubleShows(t *testing.T) {
 	r.outcomes(first, second)
 	testkit.Eventually(t, soon, func() error { return p.loop.Ready(t.Context()) })
 }
+
+// A Cerbos that hangs costs a batch one timeout, however many commands need it:
+// those that need no decision are applied.
+func TestHangingCerbosHoldsNobodyElse(t *testing.T) {
+	t.Parallel()
+	pdp := testkit.CerbosServer(t, "../../../../policies")
+	proxy := testkit.NewProxy(t, pdp.GRPCAddr())
+	r := sqlite(t)
+	az := need(authz.Open(t.Context(), "grpc:"+proxy.Addr(), authz.WithRevision("r1")))(t)
+	t.Cleanup(func() { _ = az.Close() })
+	r.authz = az
+	sam := r.person("sam", "user")
+	attrs := map[string]any{"owner_id": "sam", "tenant": "default", "is_active": true}
+	var fresh, all []string
+	taken := map[int]bool{}
+	for i := 0; len(taken) < events.Partitions; {
+		id := newID()
+		if taken[events.Partition(id)] {
+			continue
+		}
+		taken[events.Partition(id)] = true
+		r.put(id, "sam")
+		version := int64(1)
+		if i++; i%2 == 0 {
+			version = 7 // saw another one: it must be decided again
+		}
+		m, c := r.writ(sam, kind.ActionUpdate, id, version, attrs, `{"notes":"x"}`)
+		r.append(m)
+		all = append(all, c.ID)
+		if version == 1 {
+			fresh = append(fresh, c.ID)
+		}
+	}
+	proxy.Stall()
+	r.start(nil)
+	r.outcomes(fresh...)
+	proxy.Restore()
+	for id, o := range r.outcomes(all...) {
+		if o.Status != events.StatusApplied {
+			t.Errorf("%s: %+v", id, o)
+		}
+	}
+}
