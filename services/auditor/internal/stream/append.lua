@@ -10,14 +10,22 @@ local function last(key)
     end
   end
 end
+-- KEYS: the two streams and their marks, here and in every script below. Gives
+-- done, the streams' last ids, and the marks: what the last ids were before.
+local function state(done)
+  local marks = redis.call('HMGET', KEYS[3], 'decisions', 'outcomes')
+  return {done, last(KEYS[1]), last(KEYS[2]), marks[1] or '0-0', marks[2] or '0-0'}
+end
 -- append
--- KEYS: the two streams. ARGV: their expected last ids, then for each entry
--- the number of its stream, id, field, record, seal.
-local a, b = last(KEYS[1]), last(KEYS[2])
-if a ~= ARGV[1] or b ~= ARGV[2] then
-  return {0, a, b}
+-- ARGV: the streams' expected last ids, then for each entry the number of its
+-- stream, id, field, record, seal.
+local now = state(0)
+if now[2] ~= ARGV[1] or now[3] ~= ARGV[2] then
+  return now
 end
 for i = 3, #ARGV, 5 do
   redis.call('XADD', KEYS[tonumber(ARGV[i])], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], 'seal', ARGV[i + 4])
 end
-return {1, last(KEYS[1]), last(KEYS[2])}
+local a, b = last(KEYS[1]), last(KEYS[2])
+redis.call('HSET', KEYS[3], 'decisions', a, 'outcomes', b)
+return {1, a, b, a, b}

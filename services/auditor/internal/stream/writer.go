@@ -37,7 +37,7 @@ type Writer struct {
 	tel    *telemetry.Telemetry
 
 	position atomic.Uint64 // ledger sequence up to which all is in Redis
-	appended atomic.Uint64 // ledger sequence of the last entry known to be in Redis
+	known    atomic.Value  // Marks: the last ids known to be in Redis
 	entries  metric.Int64Counter
 	refused  metric.Int64Counter
 	batch    metric.Float64Histogram
@@ -46,6 +46,7 @@ type Writer struct {
 // NewWriter makes a Writer.
 func NewWriter(l *ledger.Ledger, log *Log, keys *events.Keyring, logger *slog.Logger, tel *telemetry.Telemetry) (*Writer, error) {
 	w := &Writer{ledger: l, log: log, keys: keys, slog: logger, tel: tel}
+	w.known.Store(Marks{})
 	meter := tel.Meter()
 	var err error
 	if w.entries, err = meter.Int64Counter("writ.audit.entries", metric.WithUnit("{entry}"),
@@ -120,17 +121,12 @@ var ErrAhead = errors.New("the audit streams are ahead of the ledger: they do no
 
 // follow copies from the position that Redis tells until something fails.
 func (w *Writer) follow(ctx context.Context, progress *bool) error {
-	pos, err := w.log.Position(ctx)
+	pos, err := w.begin(ctx)
 	if err != nil {
 		return err
 	}
-	if last, err := w.ledger.Last(ctx); err != nil {
-		return err
-	} else if pos.Sequence() > last {
-		return ErrAhead
-	}
 	w.position.Store(pos.Sequence())
-	w.appended.Store(pos.Sequence())
+	w.know(pos)
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var guard sync.WaitGroup
@@ -152,7 +148,7 @@ func (w *Writer) follow(ctx context.Context, progress *bool) error {
 				return err
 			}
 			pos = next
-			w.appended.Store(pos.Sequence())
+			w.know(pos)
 			w.observe(ctx, entries, traces, started)
 		}
 		*progress = true
@@ -164,6 +160,37 @@ func (w *Writer) follow(ctx context.Context, progress *bool) error {
 	}
 	return err
 }
+
+// begin gives the position to copy from. Streams that have not lost the same
+// have no position: they are deleted, to be filled from the ledger.
+func (w *Writer) begin(ctx context.Context) (Position, error) {
+	pos, err := w.log.Position(ctx)
+	if err != nil {
+		return pos, err
+	}
+	had := pos.Marks
+	if had == (Marks{}) && !pos.Empty() {
+		// Only without marks is this writer's memory worth more: with them the
+		// streams may be shorter because another auditor is filling them again.
+		had = w.known.Load().(Marks)
+	}
+	last, err := w.ledger.Last(ctx)
+	if err != nil {
+		return pos, err
+	}
+	// What is left of another ledger's streams must not be deleted either.
+	if pos.Sequence() > last || !pos.Empty() && max(pos.Marks.Decisions.Sequence, pos.Marks.Outcomes.Sequence) > last {
+		return pos, ErrAhead
+	}
+	if !pos.Below(had) {
+		return pos, nil
+	}
+	w.slog.WarnContext(ctx, "the audit streams have lost entries, filling them from the beginning",
+		"decisions", pos.Decisions, "outcomes", pos.Outcomes, "had_decisions", had.Decisions, "had_outcomes", had.Outcomes)
+	return w.log.Reset(ctx, pos)
+}
+
+func (w *Writer) know(pos Position) { w.known.Store(Marks{pos.Decisions, pos.Outcomes}) }
 
 // guardEvery is how often Redis is asked whether it still has what it was given.
 const guardEvery = time.Second
@@ -179,9 +206,10 @@ func (w *Writer) guard(ctx context.Context, end context.CancelCauseFunc) {
 			return
 		case <-tick.C:
 		}
-		want := w.appended.Load()
-		if pos, err := w.log.Position(ctx); err == nil && pos.Sequence() < want {
-			w.slog.WarnContext(ctx, "Redis has lost entries, filling it again", "has", pos.Sequence(), "had", want)
+		known := w.known.Load().(Marks)
+		if pos, err := w.log.Position(ctx); err == nil && (pos.Below(known) || pos.Below(pos.Marks)) {
+			w.slog.WarnContext(ctx, "Redis has lost entries", "decisions", pos.Decisions, "outcomes", pos.Outcomes,
+				"had_decisions", known.Decisions, "had_outcomes", known.Outcomes)
 			end(ErrMoved)
 			return
 		}
