@@ -113,10 +113,12 @@ type Policy struct {
 // Decision is one answer of the policy engine. Its bytes are a leaf of the
 // audit log. It never holds the body of a resource.
 type Decision struct {
-	ID          string      `json:"id"`
-	Stage       Stage       `json:"stage"`
-	Tenant      string      `json:"tenant"`
-	Principal   Principal   `json:"principal"`
+	ID        string    `json:"id"`
+	Stage     Stage     `json:"stage"`
+	Tenant    string    `json:"tenant"`
+	Principal Principal `json:"principal"`
+	// Asker is the id of who asked, where somebody asked about another: AuthZEN.
+	Asker       string      `json:"asker,omitempty"`
 	Resource    Resource    `json:"resource"`
 	Action      string      `json:"action"`
 	Effect      Effect      `json:"effect"`

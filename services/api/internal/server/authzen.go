@@ -191,7 +191,7 @@ func authzenSchemas() authzenBodies {
 		return e
 	}
 	const aboutSubject = "type user; the user's id or e-mail address. The directory says who that is: properties are ignored"
-	const aboutResource = "The kind and the id. Properties stand for the attributes of a resource that does not exist; else they are ignored"
+	const aboutResource = "The kind and the id. Properties must fit the kind. They stand for the attributes of a resource that is to be created and, for who may ask about others, of one that does not exist; else they are ignored"
 	members := map[string]*huma.Schema{
 		"subject":  entity(aboutSubject, "type", "id"),
 		"resource": entity(aboutResource, "type", "id"),

@@ -149,7 +149,7 @@ func (s *Server) evaluate(ctx context.Context, all []asked, semantic string) ([]
 	if err != nil {
 		return nil, err
 	}
-	rows, err := q.what(ctx, all)
+	rows, err := q.what(ctx, people)
 	if err != nil {
 		return nil, err
 	}
@@ -210,11 +210,12 @@ func (q *inquiry) who(ctx context.Context, all []asked) ([]personAsked, error) {
 	return out, err
 }
 
-// what reads the resources that the evaluations are about, by kind and id.
-func (q *inquiry) what(ctx context.Context, all []asked) (map[string]map[string]kind.Row, error) {
+// what reads the resources that the evaluations are about, by kind and id:
+// where somebody is to be decided about, and only then.
+func (q *inquiry) what(ctx context.Context, all []personAsked) (map[string]map[string]kind.Row, error) {
 	ids := map[string][]string{}
 	for _, a := range all {
-		if a.fault == nil {
+		if a.person.unknown == "" {
 			ids[a.resource.typ] = append(ids[a.resource.typ], a.resource.id)
 		}
 	}
@@ -250,11 +251,7 @@ func (q *inquiry) settle(ctx context.Context, p *person, all []*asked, rows map[
 			a.answer = AuthzenDecision{Context: contextOf(d)}
 			continue
 		}
-		var row *kind.Row
-		if r, ok := rows[def.Name][a.resource.id]; ok {
-			row = &r
-		}
-		res, err := q.resource(ctx, p, def, row, a.resource, a.action)
+		item, err := q.item(ctx, p, def, a, rows)
 		if fault.Is(err, fault.Malformed) {
 			errors.As(err, &a.fault)
 			continue
@@ -262,27 +259,62 @@ func (q *inquiry) settle(ctx context.Context, p *person, all []*asked, rows map[
 		if err != nil {
 			return err
 		}
-		items, put = append(items, authz.Item{Resource: res, Actions: []string{a.action.name}}), append(put, a)
+		if item != nil {
+			items, put = append(items, *item), append(put, a)
+		}
 	}
 	if len(items) == 0 {
 		return nil
 	}
-	decisions, err := q.check(ctx, &p.caller, items)
+	decisions, answers, err := q.check(ctx, &p.caller, items)
 	if err != nil {
 		return err
 	}
 	for i, d := range decisions {
-		put[i].answer = AuthzenDecision{Decision: d.Effect == events.Allow, Context: p.told(d)}
+		c := contextOf(d)
+		if d.Effect != events.Allow && !q.mayKnow(p, d, answers[i]) {
+			c.Reason = untold
+		}
+		put[i].answer = AuthzenDecision{Decision: d.Effect == events.Allow, Context: c}
 	}
 	return nil
 }
 
-// told is what a client is told of a decision about a subject. Who is no member
-// of the tenant is not told apart from who is nobody anywhere.
-func (p *person) told(d *events.Decision) *AuthzenContext {
-	c := contextOf(d)
-	if d.Effect != events.Allow && !p.member {
-		c.Reason = noSuchUser
+// item makes the question to the policy. There is none, and a denial for an
+// answer, about a resource that does not exist when the caller may not know
+// that it does not: what they say it is would be believed of this one only.
+func (q *inquiry) item(ctx context.Context, p *person, def *kind.Definition, a *asked, rows map[string]map[string]kind.Row) (*authz.Item, error) {
+	given, err := a.resource.propertiesOf(def)
+	if err != nil {
+		return nil, err
 	}
-	return c
+	var row *kind.Row
+	if r, ok := rows[def.Name][a.resource.id]; ok {
+		row = &r
+	}
+	create := a.action.name == kind.ActionCreate
+	if row == nil && !q.others && !create {
+		d, err := q.refuse(ctx, &p.caller, events.Resource{Kind: def.Name, ID: a.resource.id}, a.action.name, untold)
+		if err != nil {
+			return nil, err
+		}
+		a.answer = AuthzenDecision{Context: contextOf(d)}
+		return nil, nil
+	}
+	res, err := q.resource(ctx, p, def, row, a, given)
+	if err != nil {
+		return nil, err
+	}
+	actions := []string{a.action.name}
+	// Not with create: a policy may leave the schema aside for it alone.
+	if !q.others && !create && a.action.name != kind.ActionRead {
+		actions = append(actions, kind.ActionRead)
+	}
+	return &authz.Item{Resource: res, Actions: actions}, nil
+}
+
+// mayKnow says whether the caller may be told why something is denied: they may
+// ask about anybody, or may read the resource, or it is one that they made up.
+func (q *inquiry) mayKnow(p *person, d *events.Decision, answer authz.Answer) bool {
+	return q.others || d.Action == kind.ActionCreate || p.ID == q.caller.ID && answer.For(kind.ActionRead).Effect == events.Allow
 }

@@ -40,6 +40,10 @@ type inquiry struct {
 	caller    *caller
 	at        time.Time
 	decisions []*events.Decision
+	// others says that the caller may ask about anybody, and so may be told what
+	// there is. Nobody else learns from an answer whether a resource that they
+	// may not read exists.
+	others bool
 }
 
 func (s *Server) inquiry(ctx context.Context) *inquiry {
@@ -48,26 +52,32 @@ func (s *Server) inquiry(ctx context.Context) *inquiry {
 
 // person is a subject as the directory knows them in the request's tenant.
 type person struct {
-	caller // as whom the api would decide if they asked themselves
-	// known says that they are in the directory, member that they belong to the tenant.
-	known, member bool
+	caller      // as whom the api would decide if they asked themselves
+	member bool // of the tenant
 	// unknown is why nothing can be decided about them, if so.
 	unknown string
 }
 
 const noSuchUser = "this tenant has no such user"
 
-// person makes a subject of a row of the directory.
+// untold stands for the reasons of which one may tell that a resource exists.
+const untold = "denied"
+
+// person makes a subject of a row of the directory. Who is no member of the
+// tenant is not told apart from who is nobody anywhere.
 func (q *inquiry) person(ctx context.Context, u *user.User) *person {
-	p := &person{known: true, member: len(u.Tenants[q.caller.Tenant].Roles) > 0}
+	p := &person{member: len(u.Tenants[q.caller.Tenant].Roles) > 0}
 	p.caller = caller{Principal: u.Principal(u.ID, q.caller.Tenant, requestInfo(ctx), q.at), Tenant: q.caller.Tenant, User: u}
+	if !p.member {
+		p.unknown = noSuchUser
+	}
 	return p
 }
 
 // stranger is a subject whom the directory does not know.
 func (q *inquiry) stranger(ctx context.Context, id, why string) *person {
 	p := q.person(ctx, &user.User{Meta: kind.Meta{ID: id}})
-	p.known, p.unknown = false, why
+	p.unknown = why
 	return p
 }
 
@@ -151,17 +161,18 @@ func (q *inquiry) mayAsk(ctx context.Context, ids ...string) error {
 	if len(ids) == 0 {
 		return nil
 	}
-	items := make([]authz.Item, len(ids))
-	for i, id := range ids {
+	items := make([]authz.Item, len(ids)+1)
+	for i, id := range append(slices.Clone(ids), anybody) {
 		items[i] = authz.Item{
 			Resource: events.Resource{Kind: authzenKind, ID: id, Attr: map[string]any{"subject": id, "tenant": q.caller.Tenant}},
 			Actions:  []string{actionCheck},
 		}
 	}
-	all, err := q.check(ctx, q.caller, items)
+	all, answers, err := q.check(ctx, q.caller, items[:len(ids)], items[len(ids)])
 	if err != nil {
 		return err
 	}
+	q.others = answers[len(ids)].For(actionCheck).Effect == events.Allow
 	for _, d := range all {
 		if d.Effect != events.Allow {
 			if err := q.recordAll(ctx, q.decisions); err != nil {
@@ -173,21 +184,35 @@ func (q *inquiry) mayAsk(ctx context.Context, ids ...string) error {
 	return nil
 }
 
-// check asks about items with one action each, in one call, as a principal.
-func (q *inquiry) check(ctx context.Context, as *caller, items []authz.Item) ([]*events.Decision, error) {
-	answers, err := q.Authz.CheckAll(ctx, authz.Batch{Principal: as.Principal, Items: items, Tenant: as.Tenant, Scope: authz.TenantScope(as.Tenant)})
+// check asks about items in one call, as a principal. There is a decision for
+// the first action of each. What else is asked, more actions and more items,
+// only bounds what the caller is told: it permits nothing and is not recorded.
+func (q *inquiry) check(ctx context.Context, as *caller, items []authz.Item, more ...authz.Item) ([]*events.Decision, []authz.Answer, error) {
+	answers, err := q.Authz.CheckAll(ctx, authz.Batch{
+		Principal: as.Principal, Items: slices.Concat(items, more), Tenant: as.Tenant, Scope: authz.TenantScope(as.Tenant),
+	})
 	if err != nil {
-		return nil, fmt.Errorf("authorize %d resources: %w", len(items), err)
+		return nil, nil, fmt.Errorf("authorize %d resources: %w", len(items)+len(more), err)
 	}
 	out := make([]*events.Decision, len(items))
 	for i, item := range items {
 		if out[i], err = newDecision(ctx, as, item.Resource, item.Actions[0]); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		fill(out[i], answers[i], answers[i].For(item.Actions[0]))
 	}
-	q.decisions = append(q.decisions, out...)
-	return out, nil
+	q.keep(out...)
+	return out, answers, nil
+}
+
+// keep has decisions recorded, with who asked where that is not the principal.
+func (q *inquiry) keep(all ...*events.Decision) {
+	for _, d := range all {
+		if d.Principal.ID != q.caller.ID {
+			d.Asker = q.caller.ID
+		}
+	}
+	q.decisions = append(q.decisions, all...)
 }
 
 // refuse is a denial without the policy: of what there is not.
@@ -198,7 +223,7 @@ func (q *inquiry) refuse(ctx context.Context, as *caller, res events.Resource, a
 	}
 	d.Effect, d.EvaluatedAt = events.Deny, q.at.UTC()
 	d.Policy = events.Policy{Revision: q.Authz.Revision(), Reason: why}
-	q.decisions = append(q.decisions, d)
+	q.keep(d)
 	return d, nil
 }
 
@@ -242,23 +267,24 @@ func (q *inquiry) rows(ctx context.Context, def *kind.Definition, ids []string) 
 }
 
 // resource makes what is asked about: the row, or, where there is none, what
-// the request says about it.
-func (q *inquiry) resource(ctx context.Context, p *person, def *kind.Definition, row *kind.Row, e entity, a action) (events.Resource, error) {
-	res := events.Resource{Kind: def.Name, ID: e.id}
-	changes := a.changes
-	if row != nil {
+// the request says about it. What is to be created is never a row, whatever id
+// it is given: no answer about it says what there is.
+func (q *inquiry) resource(ctx context.Context, p *person, def *kind.Definition, row *kind.Row, a *asked, given properties) (events.Resource, error) {
+	res := events.Resource{Kind: def.Name, ID: a.resource.id}
+	changes, create := a.action.changes, a.action.name == kind.ActionCreate
+	if row != nil && !create {
 		res.Version, res.Attr = row.Version, def.Attrs(*row)
 	} else {
-		attr, named, err := q.supposed(ctx, p, def, e, a.name == kind.ActionCreate)
+		attr, err := q.supposed(ctx, p, def, given, create)
 		if err != nil {
 			return res, err
 		}
 		res.Attr = attr
-		if a.name == kind.ActionCreate && changes == nil {
-			changes = named
+		if create && changes == nil {
+			changes = given.names
 		}
 	}
-	if a.name == kind.ActionCreate || a.name == kind.ActionUpdate {
+	if create || a.action.name == kind.ActionUpdate {
 		names := make([]any, len(changes))
 		for i, n := range changes {
 			names[i] = n
@@ -268,11 +294,20 @@ func (q *inquiry) resource(ctx context.Context, p *person, def *kind.Definition,
 	return res, nil
 }
 
-// supposed gives the attributes of a resource that does not exist, as far as
-// the request tells, and which it names. One that is to be created is given
-// what the api would give it: its owner, what it inherits, its defaults.
-func (q *inquiry) supposed(ctx context.Context, p *person, def *kind.Definition, e entity, create bool) (map[string]any, []string, error) {
-	given, blank := members{}, def.Attrs(def.New())
+// properties are what a request says about a resource, as a body of its kind.
+type properties struct {
+	body  json.RawMessage
+	names []string
+}
+
+func unfit(def *kind.Definition) *fault.Error {
+	return badMember("body.resource.properties", "they do not fit a %s", def.Name)
+}
+
+// propertiesOf reads what the request says about a resource. Whether it fits the
+// kind does not depend on whether there is such a resource.
+func (e entity) propertiesOf(def *kind.Definition) (properties, error) {
+	given := members{}
 	for _, name := range def.AttrNames() {
 		if v := e.properties[name]; v != nil && name != "tenant" {
 			given[name] = v
@@ -280,28 +315,36 @@ func (q *inquiry) supposed(ctx context.Context, p *person, def *kind.Definition,
 	}
 	body, err := json.Marshal(given)
 	if err != nil {
-		return nil, nil, fmt.Errorf("encode properties: %w", err)
+		return properties{}, fmt.Errorf("encode properties: %w", err)
 	}
-	unfit := badMember("body.resource.properties", "they do not fit a %s", def.Name)
 	if _, err := def.Decode(body); err != nil {
-		return nil, nil, unfit
+		return properties{}, unfit(def)
 	}
-	named, err := kind.Names(body)
+	names, err := kind.Names(body)
 	if err != nil {
-		return nil, nil, unfit
+		return properties{}, unfit(def)
 	}
+	return properties{body, names}, nil
+}
+
+// supposed gives the attributes of a resource that does not exist, as far as
+// the request tells. One that is to be created is given what the api would give
+// it: its owner, what it inherits, its defaults.
+func (q *inquiry) supposed(ctx context.Context, p *person, def *kind.Definition, given properties, create bool) (map[string]any, error) {
+	body, blank := given.body, def.Attrs(def.New())
 	if create {
+		var err error
 		if body, err = (&resources{Server: q.Server, def: def}).complete(ctx, &p.caller, body); err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 	}
 	row, err := def.Decode(body)
 	if err != nil {
-		return nil, nil, unfit
+		return nil, unfit(def)
 	}
 	have, err := kind.Names(body)
 	if err != nil {
-		return nil, nil, unfit
+		return nil, unfit(def)
 	}
 	attr := map[string]any{}
 	for name, v := range def.Attrs(row) {
@@ -314,5 +357,5 @@ func (q *inquiry) supposed(ctx context.Context, p *person, def *kind.Definition,
 		attr["owner_id"] = p.ID
 	}
 	attr["tenant"] = q.caller.Tenant
-	return attr, named, nil
+	return attr, nil
 }

@@ -163,9 +163,9 @@ func (s *Server) searchResources(ctx context.Context, in *authzenInput) (*bodyOu
 	}
 	switch {
 	case filter.Kind == authz.Never:
-		return found[AuthzenEntity](nil, "", p.told(d)), nil
+		return found[AuthzenEntity](nil, "", contextOf(d)), nil
 	case page.limit() == 0:
-		return found[AuthzenEntity](nil, page.String(), p.told(d)), nil
+		return found[AuthzenEntity](nil, page.String(), contextOf(d)), nil
 	}
 	list, err := q.Store.List(ctx, def, store.Query{
 		Tenant: q.caller.Tenant, Where: store.Where{SQL: filter.SQL, Args: filter.Args}, Cursor: page.At, Limit: page.limit(),
@@ -180,7 +180,7 @@ func (s *Server) searchResources(ctx context.Context, in *authzenInput) (*bodyOu
 	for i, row := range list.Items {
 		results[i] = AuthzenEntity{def.Name, row.ID}
 	}
-	return found(results, page.next(list.NextCursor), p.told(d)), nil
+	return found(results, page.next(list.NextCursor), contextOf(d)), nil
 }
 
 // plan asks which resources a subject may do the action to.
@@ -199,7 +199,7 @@ func (q *inquiry) plan(ctx context.Context, p *person, def *kind.Definition, a a
 	if err != nil {
 		return plan, nil, err
 	}
-	q.decisions = append(q.decisions, d)
+	q.keep(d)
 	return plan, d, nil
 }
 
@@ -355,7 +355,7 @@ func (q *inquiry) each(ctx context.Context, users []kind.Row, about asked, rows 
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(usersAtOnce)
 	for i, row := range users {
-		parts[i] = inquiry{Server: q.Server, caller: q.caller, at: q.at}
+		parts[i] = inquiry{Server: q.Server, caller: q.caller, at: q.at, others: q.others}
 		p := q.person(ctx, row.Value.(*user.User))
 		if !p.member {
 			continue
