@@ -19,7 +19,7 @@ import (
 
 type listInput struct {
 	Limit   int    `query:"limit" minimum:"1" maximum:"200" default:"50"`
-	Cursor  string `query:"cursor" doc:"next_cursor of the page before" maxLength:"16384"`
+	Cursor  string `query:"cursor" doc:"next_cursor of the page before" maxLength:"4096"`
 	Q       string `query:"q" doc:"Part of a name, an e-mail address or the like; case does not matter" maxLength:"200"`
 	Sort    string `query:"sort" doc:"A field to sort by; - before it for descending" default:"created_at" maxLength:"64"`
 	Include string `query:"include" enum:"permissions" doc:"permissions: add to each item what the caller may do with it"`
