@@ -29,9 +29,13 @@ require (
 )
 
 require (
+	github.com/go-chi/httprate v0.16.1 // indirect
+	github.com/svix/svix-webhooks v1.44.0 // indirect
 	github.com/synadia-io/orbit.go/natsext v0.1.2 // indirect
+	github.com/zeebo/xxh3 v1.1.0 // indirect
 	go.opentelemetry.io/otel/exporters/otlp/otlpmetric/otlpmetricgrpc v1.47.0 // indirect
 	go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracegrpc v1.47.0 // indirect
+	golang.org/x/mod v0.42.0 // indirect
 )
 
 require (
