@@ -195,6 +195,28 @@ func (l *Ledger) publish(ctx context.Context, msgs []*nats.Msg) []result {
 			m.Header.Del(jetstreamext.BatchCommitHeader)
 		}
 	}
+	l.publishEach(ctx, msgs, out)
+	for wait := inProcessWait; ; wait *= 2 {
+		var again []*nats.Msg
+		var at []int
+		for i, r := range out {
+			if inProcess(r.err) {
+				again, at = append(again, msgs[i]), append(at, i)
+			}
+		}
+		if len(again) == 0 || !pause(ctx, wait) {
+			return out
+		}
+		results := make([]result, len(again))
+		l.publishEach(ctx, again, results)
+		for i, r := range results {
+			out[at[i]] = r
+		}
+	}
+}
+
+// publishEach appends the messages one by one with all of them in flight.
+func (l *Ledger) publishEach(ctx context.Context, msgs []*nats.Msg, out []result) {
 	futures := make([]jetstream.PubAckFuture, len(msgs))
 	for i, m := range msgs {
 		futures[i], out[i].err = l.js.PublishMsgAsync(m)
@@ -211,7 +233,31 @@ func (l *Ledger) publish(ctx context.Context, msgs []*nats.Msg) []result {
 			out[i].err = ctx.Err()
 		}
 	}
-	return out
+}
+
+// inProcessWait is the first pause before a message is sent again whose id a
+// cluster is still replicating.
+const inProcessWait = 2 * time.Millisecond
+
+// codeInProcess is the server's JSStreamDuplicateMessageConflict: the same id
+// was sent a moment ago and is not stored yet, so there is no sequence to tell.
+const codeInProcess jetstream.ErrorCode = 10158
+
+func inProcess(err error) bool {
+	var e *jetstream.APIError
+	return errors.As(err, &e) && e.ErrorCode == codeInProcess
+}
+
+// pause waits and reports whether ctx has not ended by then.
+func pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }
 
 // refusedBatch reports whether the server said that it stored nothing of a
@@ -220,7 +266,8 @@ func (l *Ledger) publish(ctx context.Context, msgs []*nats.Msg) []result {
 // message is told so, and nobody waits for that), or when the connection was
 // renewed within it.
 func refusedBatch(err error) bool {
-	return errors.Is(err, jetstreamext.ErrBatchPublishDuplicateMsgID) ||
+	return inProcess(err) ||
+		errors.Is(err, jetstreamext.ErrBatchPublishDuplicateMsgID) ||
 		errors.Is(err, jetstreamext.ErrBatchPublishIncomplete) ||
 		errors.Is(err, jetstreamext.ErrBatchPublishTooManyInflight) ||
 		errors.Is(err, jetstreamext.ErrAtomicPublishTooManyInflight) ||

@@ -21,6 +21,7 @@ type natsConfig struct {
 	syncAlways bool
 	maxStore   int64
 	maxMemory  int64
+	cluster    *clusterConfig // nil for a server alone
 }
 
 // NATSOption changes how [NATS] and [NATSProcess] start.
@@ -88,7 +89,7 @@ func (n *NATSServer) Start(t testing.TB) {
 }
 
 func (n *NATSServer) start() error {
-	running, err := server.NewServer(&server.Options{
+	options := &server.Options{
 		ServerName:         fmt.Sprintf("testkit-%d", n.config.port),
 		Host:               "127.0.0.1",
 		Port:               n.config.port,
@@ -100,7 +101,11 @@ func (n *NATSServer) start() error {
 		MaxPayload:         maxPayload,
 		NoLog:              true,
 		NoSigs:             true,
-	})
+	}
+	if n.config.cluster != nil {
+		n.config.cluster.apply(options)
+	}
+	running, err := server.NewServer(options)
 	if err != nil {
 		return fmt.Errorf("nats server: %w", err)
 	}
