@@ -14,6 +14,8 @@ import (
 	"github.com/writ-project/writ/pkg/events"
 	"github.com/writ-project/writ/pkg/fault"
 	"github.com/writ-project/writ/pkg/kind"
+	"github.com/writ-project/writ/pkg/problem"
+	"github.com/writ-project/writ/pkg/request"
 )
 
 // The OpenID AuthZEN Authorization API 1.0
@@ -130,9 +132,9 @@ func registerAuthzen[O any](s *Server, id, path, summary string, body *huma.Sche
 			Description: "The answer", Content: map[string]*huma.MediaType{"application/json": {Schema: huma.SchemaFromType(registry, typeOf[O]())}},
 		}},
 	}, func(ctx context.Context, in *authzenInput) (*bodyOutput[O], error) {
-		if t := request(ctx).Header.Get("Content-Type"); t != "" {
+		if t := request.HTTP(ctx).Header.Get("Content-Type"); t != "" {
 			if media, _, err := mime.ParseMediaType(t); err != nil || media != "application/json" {
-				return nil, newProblem(http.StatusUnsupportedMediaType, "unsupported-media-type", "Send application/json")
+				return nil, problem.New(http.StatusUnsupportedMediaType, "unsupported-media-type", "Send application/json")
 			}
 		}
 		return handle(ctx, in)
@@ -140,18 +142,10 @@ func registerAuthzen[O any](s *Server, id, path, summary string, body *huma.Sche
 	dropBinary(s.api, id)
 }
 
-// request gives the HTTP request that ctx belongs to.
-func request(ctx context.Context) *http.Request {
-	if i, ok := ctx.Value(requestKey).(*info); ok {
-		return i.r
-	}
-	return &http.Request{}
-}
-
 func (s *Server) authzenMetadata(ctx context.Context, _ *struct{}) (*authzenMetadataOutput, error) {
 	base, cache := strings.TrimRight(s.PublicURL, "/"), "public, max-age=3600"
 	if base == "" { // then the caller's word for it, which nobody else should be told
-		r := request(ctx)
+		r := request.HTTP(ctx)
 		base, cache = schemeOf(r.TLS)+"://"+r.Host, "no-store"
 	}
 	return &authzenMetadataOutput{CacheControl: cache, Body: AuthzenMetadata{

@@ -10,6 +10,7 @@ import (
 	"github.com/writ-project/writ/pkg/events"
 	"github.com/writ-project/writ/pkg/fault"
 	"github.com/writ-project/writ/pkg/kind"
+	"github.com/writ-project/writ/pkg/problem"
 )
 
 // What options.evaluations_semantic may be.
@@ -137,7 +138,7 @@ func (a *asked) told() AuthzenDecision {
 	if a.fault == nil {
 		return a.answer
 	}
-	return AuthzenDecision{Context: &AuthzenContext{Error: &AuthzenError{Status: http.StatusBadRequest, Message: sentence(a.fault.Message)}}}
+	return AuthzenDecision{Context: &AuthzenContext{Error: &AuthzenError{Status: http.StatusBadRequest, Message: problem.Sentence(a.fault.Message)}}}
 }
 
 // evaluate decides evaluations, records what was decided and gives those that
@@ -238,12 +239,12 @@ func (q *inquiry) settle(ctx context.Context, p *person, all []*asked, rows map[
 	var items []authz.Item
 	var put []*asked
 	for _, a := range all {
-		def, d, err := q.vocabulary(ctx, &p.caller, a.resource, a.action.name)
+		def, d, err := q.vocabulary(ctx, &p.Caller, a.resource, a.action.name)
 		if err != nil {
 			return err
 		}
 		if d == nil && p.unknown != "" {
-			if d, err = q.refuse(ctx, &p.caller, events.Resource{Kind: def.Name, ID: a.resource.id}, a.action.name, p.unknown); err != nil {
+			if d, err = q.refuse(ctx, &p.Caller, events.Resource{Kind: def.Name, ID: a.resource.id}, a.action.name, p.unknown); err != nil {
 				return err
 			}
 		}
@@ -266,7 +267,7 @@ func (q *inquiry) settle(ctx context.Context, p *person, all []*asked, rows map[
 	if len(items) == 0 {
 		return nil
 	}
-	decisions, answers, err := q.check(ctx, &p.caller, items)
+	decisions, answers, err := q.check(ctx, &p.Caller, items)
 	if err != nil {
 		return err
 	}
@@ -294,7 +295,7 @@ func (q *inquiry) item(ctx context.Context, p *person, def *kind.Definition, a *
 	}
 	create := a.action.name == kind.ActionCreate
 	if row == nil && !q.others && !create {
-		d, err := q.refuse(ctx, &p.caller, events.Resource{Kind: def.Name, ID: a.resource.id}, a.action.name, untold)
+		d, err := q.refuse(ctx, &p.Caller, events.Resource{Kind: def.Name, ID: a.resource.id}, a.action.name, untold)
 		if err != nil {
 			return nil, err
 		}

@@ -12,8 +12,10 @@ import (
 	"github.com/writ-project/writ/pkg/authz"
 	"github.com/writ-project/writ/pkg/events"
 	"github.com/writ-project/writ/pkg/fault"
+	"github.com/writ-project/writ/pkg/gate"
 	"github.com/writ-project/writ/pkg/kind"
 	"github.com/writ-project/writ/pkg/kind/user"
+	"github.com/writ-project/writ/pkg/request"
 	"github.com/writ-project/writ/pkg/store"
 )
 
@@ -37,7 +39,7 @@ const anybody = "*"
 // batch before it is answered.
 type inquiry struct {
 	*Server
-	caller    *caller
+	caller    *gate.Caller
 	at        time.Time
 	decisions []*events.Decision
 	// others says that the caller may ask about anybody, and so may be told what
@@ -47,13 +49,13 @@ type inquiry struct {
 }
 
 func (s *Server) inquiry(ctx context.Context) *inquiry {
-	return &inquiry{Server: s, caller: callerOf(ctx), at: time.Now()}
+	return &inquiry{Server: s, caller: gate.CallerOf(ctx), at: time.Now()}
 }
 
 // person is a subject as the directory knows them in the request's tenant.
 type person struct {
-	caller      // as whom the api would decide if they asked themselves
-	member bool // of the tenant
+	gate.Caller      // as whom the api would decide if they asked themselves
+	member      bool // of the tenant
 	// unknown is why nothing can be decided about them, if so.
 	unknown string
 }
@@ -67,7 +69,7 @@ const untold = "denied"
 // tenant is not told apart from who is nobody anywhere.
 func (q *inquiry) person(ctx context.Context, u *user.User) *person {
 	p := &person{member: len(u.Tenants[q.caller.Tenant].Roles) > 0}
-	p.caller = caller{Principal: u.Principal(u.ID, q.caller.Tenant, requestInfo(ctx), q.at), Tenant: q.caller.Tenant, User: u}
+	p.Caller = gate.Caller{Principal: u.Principal(u.ID, q.caller.Tenant, request.Info(ctx), q.at), Tenant: q.caller.Tenant, User: u}
 	if !p.member {
 		p.unknown = noSuchUser
 	}
@@ -187,7 +189,7 @@ func (q *inquiry) mayAsk(ctx context.Context, ids ...string) error {
 // check asks about items in one call, as a principal. There is a decision for
 // the first action of each. What else is asked, more actions and more items,
 // only bounds what the caller is told: it permits nothing and is not recorded.
-func (q *inquiry) check(ctx context.Context, as *caller, items []authz.Item, more ...authz.Item) ([]*events.Decision, []authz.Answer, error) {
+func (q *inquiry) check(ctx context.Context, as *gate.Caller, items []authz.Item, more ...authz.Item) ([]*events.Decision, []authz.Answer, error) {
 	answers, err := q.Authz.CheckAll(ctx, authz.Batch{
 		Principal: as.Principal, Items: slices.Concat(items, more), Tenant: as.Tenant, Scope: authz.TenantScope(as.Tenant),
 	})
@@ -216,7 +218,7 @@ func (q *inquiry) keep(all ...*events.Decision) {
 }
 
 // refuse is a denial without the policy: of what there is not.
-func (q *inquiry) refuse(ctx context.Context, as *caller, res events.Resource, action, why string) (*events.Decision, error) {
+func (q *inquiry) refuse(ctx context.Context, as *gate.Caller, res events.Resource, action, why string) (*events.Decision, error) {
 	d, err := newDecision(ctx, as, res, action)
 	if err != nil {
 		return nil, err
@@ -229,7 +231,7 @@ func (q *inquiry) refuse(ctx context.Context, as *caller, res events.Resource, a
 
 // vocabulary finds the kind of a resource and refuses what the kind or its
 // actions are not: the decision is nil if there is something to ask.
-func (q *inquiry) vocabulary(ctx context.Context, as *caller, res entity, action string) (*kind.Definition, *events.Decision, error) {
+func (q *inquiry) vocabulary(ctx context.Context, as *gate.Caller, res entity, action string) (*kind.Definition, *events.Decision, error) {
 	def, ok := q.kindNamed(res.typ)
 	if !ok {
 		d, err := q.refuse(ctx, as, events.Resource{Kind: authzenKind, ID: res.id}, notAsked, fmt.Sprintf("there are no resources of type %q", res.typ))
@@ -334,7 +336,7 @@ func (q *inquiry) supposed(ctx context.Context, p *person, def *kind.Definition,
 	body, blank := given.body, def.Attrs(def.New())
 	if create {
 		var err error
-		if body, err = (&resources{Server: q.Server, def: def}).complete(ctx, &p.caller, body); err != nil {
+		if body, err = (&resources{Server: q.Server, def: def}).complete(ctx, &p.Caller, body); err != nil {
 			return nil, err
 		}
 	}

@@ -138,12 +138,12 @@ func (s *Server) searchResources(ctx context.Context, in *authzenInput) (*bodyOu
 	if err != nil {
 		return nil, err
 	}
-	def, d, err := q.vocabulary(ctx, &p.caller, resource, a.name)
+	def, d, err := q.vocabulary(ctx, &p.Caller, resource, a.name)
 	if err != nil {
 		return nil, err
 	}
 	if d == nil && p.unknown != "" {
-		if d, err = q.refuse(ctx, &p.caller, events.Resource{Kind: def.Name}, a.name, p.unknown); err != nil {
+		if d, err = q.refuse(ctx, &p.Caller, events.Resource{Kind: def.Name}, a.name, p.unknown); err != nil {
 			return nil, err
 		}
 	}
@@ -195,7 +195,7 @@ func (q *inquiry) plan(ctx context.Context, p *person, def *kind.Definition, a a
 	if err != nil {
 		return plan, nil, fmt.Errorf("plan %s of %s: %w", a.name, def.Name, err)
 	}
-	d, err := planDecision(ctx, &p.caller, def, plan)
+	d, err := planDecision(ctx, &p.Caller, def, plan)
 	if err != nil {
 		return plan, nil, err
 	}

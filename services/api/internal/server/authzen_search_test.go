@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/writ-project/writ/pkg/events"
+	"github.com/writ-project/writ/pkg/gate"
 	"github.com/writ-project/writ/pkg/kind/user"
 	"github.com/writ-project/writ/pkg/testkit"
 )
@@ -246,7 +247,7 @@ func authzenSearch(t *testing.T, r *rig) {
 				}
 			}
 		}
-		acme, _ := pages[AuthzenEntity](r, api+authzenSearchSubject, zoeToken, question("-", "create", "contact", "new"), 2, tenantHeader, "acme")
+		acme, _ := pages[AuthzenEntity](r, api+authzenSearchSubject, zoeToken, question("-", "create", "contact", "new"), 2, gate.TenantHeader, "acme")
 		if !slices.Equal(ids(acme, "user"), sorted(rim, zoe)) {
 			t.Errorf("in acme: %v", acme)
 		}
@@ -289,7 +290,7 @@ func authzenSearch(t *testing.T, r *rig) {
 	})
 
 	t.Run("tenants", func(t *testing.T) {
-		acme := []string{tenantHeader, "acme"}
+		acme := []string{gate.TenantHeader, "acme"}
 		for name, body := range map[string]string{"resources": question(sam, "read", "expense", "-"), "sam's": question("sam@example.com", "update", "expense", "-")} {
 			if all, _ := pages[AuthzenEntity](r, api+authzenSearchResource, zoeToken, body, 100, acme...); len(all) != 0 {
 				t.Errorf("%s of who is nobody in acme: %v", name, all)

@@ -17,6 +17,7 @@ import (
 	"github.com/writ-project/writ/pkg/events"
 	"github.com/writ-project/writ/pkg/kind"
 	"github.com/writ-project/writ/pkg/kind/user"
+	"github.com/writ-project/writ/pkg/request"
 	"github.com/writ-project/writ/pkg/testkit"
 )
 
@@ -418,7 +419,7 @@ func FuzzAuthzenBody(f *testing.F) {
 func TestAuthzenMetadataOverTLS(t *testing.T) {
 	t.Parallel()
 	s := &Server{}
-	web := httptest.NewTLSServer(requestID(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	web := httptest.NewTLSServer(request.Identify(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		out, err := s.authzenMetadata(context.WithoutCancel(r.Context()), nil)
 		if err == nil {
 			err = json.NewEncoder(w).Encode(out.Body)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/writ-project/writ/pkg/events"
 	"github.com/writ-project/writ/pkg/fault"
+	"github.com/writ-project/writ/pkg/gate"
 )
 
 // CommandStatus is a command as the api tells it.
@@ -76,7 +77,7 @@ func (s *Server) getCommand(ctx context.Context, in *commandInput) (*commandOutp
 	if err != nil {
 		return nil, err
 	}
-	caller := callerOf(ctx)
+	caller := gate.CallerOf(ctx)
 	if c.Tenant != caller.Tenant {
 		return nil, fault.Missing("command", in.ID)
 	}
@@ -97,7 +98,7 @@ func (s *Server) getCommand(ctx context.Context, in *commandInput) (*commandOutp
 }
 
 // decideCommand decides whether the caller may know what became of a command.
-func (s *Server) decideCommand(ctx context.Context, who *caller, c *command) (*events.Decision, error) {
+func (s *Server) decideCommand(ctx context.Context, who *gate.Caller, c *command) (*events.Decision, error) {
 	all, err := s.decide(ctx, who, events.Resource{
 		Kind: "command", ID: c.ID, Attr: map[string]any{"principal_id": c.PrincipalID, "tenant": c.Tenant},
 	}, "read")

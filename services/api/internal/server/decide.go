@@ -9,11 +9,13 @@ import (
 	"github.com/writ-project/writ/pkg/authz"
 	"github.com/writ-project/writ/pkg/events"
 	"github.com/writ-project/writ/pkg/fault"
+	"github.com/writ-project/writ/pkg/gate"
+	"github.com/writ-project/writ/pkg/request"
 )
 
 // decide asks Cerbos about actions on a resource and gives a decision for each,
 // not yet recorded. An error means that there is no answer, never a denial.
-func (s *Server) decide(ctx context.Context, c *caller, res events.Resource, actions ...string) ([]*events.Decision, error) {
+func (s *Server) decide(ctx context.Context, c *gate.Caller, res events.Resource, actions ...string) ([]*events.Decision, error) {
 	answer, err := s.Authz.Check(ctx, authz.Request{Principal: c.Principal, Resource: res, Actions: actions, Tenant: c.Tenant, Scope: authz.TenantScope(c.Tenant)})
 	if err != nil {
 		return nil, fmt.Errorf("authorize %v on %s: %w", actions, res.Kind, err)
@@ -37,14 +39,14 @@ func fill(d *events.Decision, answer authz.Answer, r authz.Result) {
 	d.EvaluatedAt, d.TookMicros = answer.EvaluatedAt.UTC(), answer.Took.Microseconds()
 }
 
-func newDecision(ctx context.Context, c *caller, res events.Resource, action string) (*events.Decision, error) {
+func newDecision(ctx context.Context, c *gate.Caller, res events.Resource, action string) (*events.Decision, error) {
 	id, err := uuid.NewV7()
 	if err != nil {
 		return nil, fmt.Errorf("make a decision id: %w", err)
 	}
 	return &events.Decision{
 		ID: id.String(), Stage: events.StageRequest, Tenant: c.Tenant, Principal: c.Principal, Resource: res,
-		Action: action, Request: requestInfo(ctx), TraceID: traceID(ctx),
+		Action: action, Request: request.Info(ctx), TraceID: request.TraceID(ctx),
 	}, nil
 }
 
@@ -66,7 +68,7 @@ func (s *Server) record(ctx context.Context, d *events.Decision) error {
 
 // checkAll asks about many resources at once and records every decision: one
 // call to Cerbos, and one batch on the ledger.
-func (s *Server) checkAll(ctx context.Context, c *caller, items []authz.Item) ([]authz.Answer, error) {
+func (s *Server) checkAll(ctx context.Context, c *gate.Caller, items []authz.Item) ([]authz.Answer, error) {
 	answers, err := s.Authz.CheckAll(ctx, authz.Batch{Principal: c.Principal, Items: items, Tenant: c.Tenant, Scope: authz.TenantScope(c.Tenant)})
 	if err != nil {
 		return nil, fmt.Errorf("authorize %d resources: %w", len(items), err)

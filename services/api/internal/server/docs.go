@@ -10,6 +10,8 @@ import (
 	"sync"
 
 	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/writ-project/writ/pkg/problem"
 )
 
 //go:embed docs.html
@@ -46,7 +48,7 @@ func (s *Server) docs() http.HandlerFunc {
 		b, err := render()
 		if err != nil {
 			s.Log.ErrorContext(r.Context(), "render the docs page", "error", err)
-			writeProblem(w, r, newProblem(http.StatusInternalServerError, "internal", "Something went wrong on our side"))
+			problem.Write(w, r, problem.Internal())
 			return
 		}
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")

@@ -13,6 +13,7 @@ import (
 
 	"github.com/writ-project/writ/pkg/authz"
 	"github.com/writ-project/writ/pkg/fault"
+	"github.com/writ-project/writ/pkg/gate"
 	"github.com/writ-project/writ/pkg/kind"
 	"github.com/writ-project/writ/pkg/store"
 )
@@ -66,7 +67,7 @@ type listOutput struct {
 }
 
 func (k *resources) list(ctx context.Context, in *listInput) (*listOutput, error) {
-	c := callerOf(ctx)
+	c := gate.CallerOf(ctx)
 	equals, err := k.equals(in.filters)
 	if err != nil {
 		return nil, err

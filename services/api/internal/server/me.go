@@ -13,9 +13,11 @@ import (
 	"github.com/writ-project/writ/pkg/authz"
 	"github.com/writ-project/writ/pkg/events"
 	"github.com/writ-project/writ/pkg/fault"
+	"github.com/writ-project/writ/pkg/gate"
 	"github.com/writ-project/writ/pkg/identity"
 	"github.com/writ-project/writ/pkg/kind"
 	"github.com/writ-project/writ/pkg/kind/user"
+	"github.com/writ-project/writ/pkg/request"
 )
 
 // Me is who the caller is and what they may do.
@@ -49,7 +51,7 @@ func (s *Server) registerMe() {
 }
 
 func (s *Server) getMe(ctx context.Context, _ *struct{}) (*meOutput, error) {
-	c := callerOf(ctx)
+	c := gate.CallerOf(ctx)
 	all, err := s.decide(ctx, c, events.Resource{Kind: user.Kind.Name, ID: c.ID, Version: c.User.Version, Attr: map[string]any{"tenant": c.Tenant}}, kind.ActionRead)
 	if err != nil {
 		return nil, err
@@ -65,7 +67,7 @@ func (s *Server) getMe(ctx context.Context, _ *struct{}) (*meOutput, error) {
 
 // me tells who the caller is in the request's tenant and, from query plans,
 // what they may do with each kind.
-func (s *Server) me(ctx context.Context, c *caller) (*meOutput, error) {
+func (s *Server) me(ctx context.Context, c *gate.Caller) (*meOutput, error) {
 	roles, attr := c.User.In(c.Tenant)
 	out := &meOutput{Body: Me{
 		Principal: MePrincipal{ID: c.ID, Email: c.User.Email, Roles: roles, Attr: attr, Tenants: c.User.Tenants},
@@ -92,7 +94,7 @@ func (s *Server) me(ctx context.Context, c *caller) (*meOutput, error) {
 }
 
 // plan asks which resources of a kind the caller may do an action to.
-func (s *Server) plan(ctx context.Context, c *caller, d *kind.Definition, action string) (authz.Plan, error) {
+func (s *Server) plan(ctx context.Context, c *gate.Caller, d *kind.Definition, action string) (authz.Plan, error) {
 	attr := map[string]any{"tenant": c.Tenant}
 	switch action {
 	case kind.ActionCreate: // what they make is their own, and they name nothing that is not theirs to name
@@ -106,7 +108,7 @@ func (s *Server) plan(ctx context.Context, c *caller, d *kind.Definition, action
 }
 
 // planDecision makes the decision that a query plan is.
-func planDecision(ctx context.Context, c *caller, d *kind.Definition, p authz.Plan) (*events.Decision, error) {
+func planDecision(ctx context.Context, c *gate.Caller, d *kind.Definition, p authz.Plan) (*events.Decision, error) {
 	out, err := newDecision(ctx, c, events.Resource{Kind: d.Name}, p.Action)
 	if err != nil {
 		return nil, err
@@ -117,12 +119,12 @@ func planDecision(ctx context.Context, c *caller, d *kind.Definition, p authz.Pl
 }
 
 func (s *Server) syncMe(ctx context.Context, _ *struct{}) (*meOutput, error) {
-	c := callerOf(ctx)
-	row, err := s.sync(ctx, c.User.Principal(c.ID, user.DefaultTenant, requestInfo(ctx), time.Now()), c.User.Version)
+	c := gate.CallerOf(ctx)
+	row, err := s.sync(ctx, c.User.Principal(c.ID, user.DefaultTenant, request.Info(ctx), time.Now()), c.User.Version)
 	if err != nil {
 		return nil, err
 	}
-	return s.me(ctx, newCaller(ctx, row, c.Tenant, c.Session))
+	return s.me(ctx, gate.NewCaller(ctx, row, c.Tenant, c.Session))
 }
 
 // firstSeen brings a user into the directory who has a valid session and no
@@ -132,7 +134,7 @@ func (s *Server) firstSeen(ctx context.Context, id string) (kind.Row, error) {
 		ctx, cancel := within(context.WithoutCancel(ctx), requestTimeout) // others wait for it, too
 		defer cancel()
 		var nobody *user.User
-		return s.sync(ctx, nobody.Principal(id, user.DefaultTenant, requestInfo(ctx), time.Now()), 0)
+		return s.sync(ctx, nobody.Principal(id, user.DefaultTenant, request.Info(ctx), time.Now()), 0)
 	})
 	select {
 	case r := <-shared:
@@ -167,7 +169,7 @@ func (s *Server) sync(ctx context.Context, p events.Principal, version int64) (k
 	if err != nil {
 		return kind.Row{}, err
 	}
-	c := &caller{Principal: p, Tenant: user.DefaultTenant}
+	c := &gate.Caller{Principal: p, Tenant: user.DefaultTenant}
 	all, err := s.decide(ctx, c, events.Resource{Kind: user.Kind.Name, ID: p.ID, Version: version, Attr: map[string]any{"tenant": c.Tenant}}, user.ActionSync)
 	if err != nil {
 		return kind.Row{}, err

@@ -7,6 +7,7 @@ import (
 
 	"github.com/writ-project/writ/pkg/authz"
 	"github.com/writ-project/writ/pkg/events"
+	"github.com/writ-project/writ/pkg/gate"
 	"github.com/writ-project/writ/pkg/kind"
 )
 
@@ -22,7 +23,7 @@ func permitted(d *kind.Definition) []string {
 // to see are left out where it is denied, and permissions are added where they
 // are asked for. One check and one append for all rows, none where the kind
 // hides nothing and nobody asked.
-func (k *resources) present(ctx context.Context, c *caller, rows []kind.Row, permissions bool) ([]any, error) {
+func (k *resources) present(ctx context.Context, c *gate.Caller, rows []kind.Row, permissions bool) ([]any, error) {
 	out := make([]any, len(rows))
 	var actions []string
 	for _, h := range k.def.Hidden {

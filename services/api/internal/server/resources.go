@@ -13,8 +13,11 @@ import (
 
 	"github.com/writ-project/writ/pkg/events"
 	"github.com/writ-project/writ/pkg/fault"
+	"github.com/writ-project/writ/pkg/gate"
 	"github.com/writ-project/writ/pkg/kind"
 	"github.com/writ-project/writ/pkg/kind/user"
+	"github.com/writ-project/writ/pkg/problem"
+	"github.com/writ-project/writ/pkg/request"
 )
 
 // SubmitHeaders are what every mutation takes.
@@ -117,7 +120,7 @@ func (k *resources) create(ctx context.Context, in *createInput) (*mutationOutpu
 
 // complete fills in what a new row inherits from its owner: the caller, unless
 // the body names another.
-func (k *resources) complete(ctx context.Context, c *caller, body json.RawMessage) (json.RawMessage, error) {
+func (k *resources) complete(ctx context.Context, c *gate.Caller, body json.RawMessage) (json.RawMessage, error) {
 	if len(k.def.Inherited) == 0 {
 		return body, nil
 	}
@@ -192,7 +195,7 @@ func (k *resources) change(ctx context.Context, h MutationHeaders, c events.Comm
 	if err != nil {
 		return nil, err
 	}
-	versions, anyVersion, conditional, err := entityTags("If-Match", fieldLines(ctx, "If-Match"))
+	versions, anyVersion, conditional, err := entityTags("If-Match", request.FieldLines(ctx, "If-Match"))
 	if err != nil {
 		return nil, err
 	}
@@ -225,7 +228,7 @@ func (k *resources) change(ctx context.Context, h MutationHeaders, c events.Comm
 	if conditional && !anyVersion {
 		c.IfMatch = versions
 		if stale(versions, row.Version) {
-			return nil, k.refuse(ctx, d, fault.Conflict(precondition, "%s %s is at version %d", c.Kind, c.ResourceID, row.Version))
+			return nil, k.refuse(ctx, d, fault.Conflict(problem.VersionConflict, "%s %s is at version %d", c.Kind, c.ResourceID, row.Version))
 		}
 	}
 	done, err := k.submit(ctx, o, d, c)
@@ -253,7 +256,7 @@ func (k *resources) refuse(ctx context.Context, d *events.Decision, cause error)
 }
 
 // load reads a resource of the caller's tenant.
-func (k *resources) load(ctx context.Context, c *caller, id string) (kind.Row, error) {
+func (k *resources) load(ctx context.Context, c *gate.Caller, id string) (kind.Row, error) {
 	row, err := k.Store.Get(ctx, k.def, id)
 	if err == nil && row.Tenant != c.Tenant {
 		err = fault.Missing(k.def.Name, id)
@@ -273,7 +276,7 @@ func (k *resources) answer(ctx context.Context, o *order, c *command, err error)
 	}
 	out.Applied = "wait"
 	if err := c.outcomeError(); err != nil {
-		p := k.problem(ctx, err)
+		p := problem.From(ctx, k.Log, err)
 		p.CommandID = c.ID
 		return nil, p
 	}
@@ -299,11 +302,11 @@ func (k *resources) answer(ctx context.Context, o *order, c *command, err error)
 }
 
 func (k *resources) get(ctx context.Context, in *getInput) (*getOutput, error) {
-	versions, anyVersion, _, err := entityTags("If-None-Match", fieldLines(ctx, "If-None-Match"))
+	versions, anyVersion, _, err := entityTags("If-None-Match", request.FieldLines(ctx, "If-None-Match"))
 	if err != nil {
 		return nil, err
 	}
-	c := callerOf(ctx)
+	c := gate.CallerOf(ctx)
 	row, err := k.load(ctx, c, in.ID)
 	if err != nil {
 		return nil, err

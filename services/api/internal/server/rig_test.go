@@ -24,6 +24,7 @@ import (
 	"github.com/writ-project/writ/pkg/kind/user"
 	"github.com/writ-project/writ/pkg/kinds"
 	"github.com/writ-project/writ/pkg/ledger"
+	"github.com/writ-project/writ/pkg/problem"
 	"github.com/writ-project/writ/pkg/store"
 	"github.com/writ-project/writ/pkg/stytchemu"
 	"github.com/writ-project/writ/pkg/telemetry"
@@ -163,9 +164,9 @@ type answer struct {
 	body   []byte
 }
 
-func (a answer) problem(t *testing.T) Problem {
+func (a answer) problem(t *testing.T) problem.Problem {
 	t.Helper()
-	var p Problem
+	var p problem.Problem
 	must(t, json.Unmarshal(a.body, &p))
 	return p
 }

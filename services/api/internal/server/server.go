@@ -7,7 +7,6 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
-	"strings"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -19,10 +18,13 @@ import (
 
 	"github.com/writ-project/writ/pkg/authz"
 	"github.com/writ-project/writ/pkg/events"
+	"github.com/writ-project/writ/pkg/gate"
 	"github.com/writ-project/writ/pkg/health"
 	"github.com/writ-project/writ/pkg/identity"
 	"github.com/writ-project/writ/pkg/kind"
 	"github.com/writ-project/writ/pkg/ledger"
+	"github.com/writ-project/writ/pkg/problem"
+	"github.com/writ-project/writ/pkg/request"
 	"github.com/writ-project/writ/pkg/store"
 	"github.com/writ-project/writ/pkg/telemetry"
 )
@@ -58,6 +60,7 @@ type Config struct {
 type Server struct {
 	Config
 	api     huma.API
+	gate    *gate.Gate
 	metrics *metrics
 	waiters *waiters
 	recent  *recent
@@ -67,6 +70,7 @@ type Server struct {
 // New makes a server that listens for outcomes until Close.
 func New(cfg Config) (*Server, http.Handler, error) {
 	s := &Server{Config: cfg, recent: newRecent(recentCommands)}
+	s.gate = &gate.Gate{Identity: cfg.Identity, Store: cfg.Store, Log: cfg.Log, FirstSeen: s.firstSeen}
 	var err error
 	if s.metrics, err = newMetrics(cfg.Telemetry.Meter()); err != nil {
 		return nil, nil, err
@@ -82,15 +86,9 @@ func (s *Server) Close() { s.waiters.close() }
 
 func (s *Server) routes() http.Handler {
 	r := chi.NewRouter()
-	r.Use(requestID, middleware.GetHead, s.recoverer)
-	r.NotFound(func(w http.ResponseWriter, r *http.Request) {
-		writeProblem(w, r, newProblem(http.StatusNotFound, "not-found", "There is no "+r.URL.Path))
-	})
-	r.MethodNotAllowed(func(w http.ResponseWriter, r *http.Request) {
-		p := newProblem(http.StatusMethodNotAllowed, "method-not-allowed", r.Method+" is not allowed here")
-		p.headers.Set("Allow", strings.Join(allowed(r), ", "))
-		writeProblem(w, r, p)
-	})
+	r.Use(request.Identify, middleware.GetHead, problem.Recover(s.Log))
+	r.NotFound(problem.NotFound)
+	r.MethodNotAllowed(problem.MethodNotAllowed)
 	r.Get("/livez", s.Health.Livez)
 	r.Get("/readyz", s.Health.Readyz)
 	r.Method(http.MethodGet, "/metrics", s.Telemetry.Handler())
@@ -99,10 +97,10 @@ func (s *Server) routes() http.Handler {
 		r.Use(
 			otelhttp.NewMiddleware("http", otelhttp.WithTracerProvider(s.Telemetry.TracerProvider()),
 				otelhttp.WithMeterProvider(s.Telemetry.MeterProvider()), otelhttp.WithPropagators(s.Telemetry.Propagator())),
-			nameSpan, deadline,
+			request.NameSpan, deadline,
 		)
 		s.api = humachi.New(r, apiConfig(s.Version, s.PublicURL))
-		s.api.UseMiddleware(s.authenticate)
+		s.api.UseMiddleware(s.gate.Middleware(s.api))
 		for _, d := range s.Kinds {
 			s.registerKind(d)
 		}
@@ -116,7 +114,7 @@ func (s *Server) routes() http.Handler {
 }
 
 func apiConfig(version, publicURL string) huma.Config {
-	huma.NewError, huma.NewErrorWithContext = newHumaError, newHumaErrorIn
+	problem.Install()
 	huma.ValidateStrictCasing = true // a member is its name to the letter: policies are asked about names
 	c := huma.DefaultConfig("writ", version)
 	c.Info.Description = "Commands on resources, each authorized by a policy and recorded with the decision that permits it."
@@ -133,24 +131,24 @@ func apiConfig(version, publicURL string) huma.Config {
 	return c
 }
 
-// register adds an operation whose errors go through the one table in problem.go.
+// register adds an operation whose errors go through the one table in pkg/problem.
 func register[I, O any](s *Server, op huma.Operation, handle func(context.Context, *I) (*O, error)) {
 	if op.Responses == nil {
 		op.Responses = map[string]*huma.Response{}
 	}
 	op.Errors = append(op.Errors, http.StatusInternalServerError)
-	describeProblems(s.api, &op)
+	problem.Describe(s.api, &op)
 	// huma knows the parameters of the input's type only; an operation with others looks itself.
 	op.RejectUnknownQueryParameters = len(op.Parameters) == 0
 	op.Parameters = append(op.Parameters, &huma.Param{
-		Name: tenantHeader, In: "header", Description: "The tenant that the request is about; default if it is not given",
-		Schema: &huma.Schema{Type: huma.TypeString, Pattern: tenantName.String()},
+		Name: gate.TenantHeader, In: "header", Description: "The tenant that the request is about; default if it is not given",
+		Schema: &huma.Schema{Type: huma.TypeString, Pattern: gate.TenantPattern},
 	})
 	op.MaxBodyBytes = maxBody + 1 // huma refuses a body that reaches the limit
 	huma.Register(s.api, op, func(ctx context.Context, in *I) (*O, error) {
 		out, err := handle(ctx, in)
 		if err != nil {
-			return nil, s.problem(ctx, err)
+			return nil, problem.From(ctx, s.Log, err)
 		}
 		return out, nil
 	})

@@ -11,12 +11,15 @@ import (
 
 	"github.com/writ-project/writ/pkg/events"
 	"github.com/writ-project/writ/pkg/fault"
+	"github.com/writ-project/writ/pkg/gate"
+	"github.com/writ-project/writ/pkg/problem"
+	"github.com/writ-project/writ/pkg/request"
 	"github.com/writ-project/writ/pkg/store"
 )
 
 // order is a mutation on its way to the ledger.
 type order struct {
-	caller      *caller
+	caller      *gate.Caller
 	key         string // idempotency key, "" for none
 	wait        time.Duration
 	waits       bool // the client asked to wait
@@ -28,16 +31,16 @@ type order struct {
 // from the idempotency key, so a retry, on whatever instance and after whatever
 // crash, is the same command.
 func newOrder(ctx context.Context, h MutationHeaders, parts ...string) (*order, error) {
-	o := &order{caller: callerOf(ctx)}
+	o := &order{caller: gate.CallerOf(ctx)}
 	var err error
 	if o.key, err = idempotencyKey(h.IdempotencyKey); err != nil {
 		return nil, err
 	}
-	if o.wait, o.waits, err = preferWait([]string{fieldLines(ctx, "Prefer")}); err != nil {
+	if o.wait, o.waits, err = preferWait([]string{request.FieldLines(ctx, "Prefer")}); err != nil {
 		return nil, err
 	}
 	sum := sha256.New()
-	for _, p := range append(parts, fieldLines(ctx, "If-Match")) {
+	for _, p := range append(parts, request.FieldLines(ctx, "If-Match")) {
 		fmt.Fprintf(sum, "%d:%s", len(p), p)
 	}
 	o.fingerprint = hex.EncodeToString(sum.Sum(nil))
@@ -237,7 +240,7 @@ func fromEvent(e *events.Event) *command {
 // outcomeError is the problem that a command ended with; nil if it was applied
 // or is not done.
 func (c *command) outcomeError() error {
-	kinds := map[string]fault.Kind{"denied": fault.Denied, "not-found": fault.NotFound, "already-exists": fault.KindConflict, precondition: fault.KindConflict}
+	kinds := map[string]fault.Kind{"denied": fault.Denied, "not-found": fault.NotFound, "already-exists": fault.KindConflict, problem.VersionConflict: fault.KindConflict}
 	switch c.Status {
 	case events.StatusRejected:
 		k, ok := kinds[c.Code]
