@@ -34,7 +34,7 @@ type thing struct {
 var things = kind.Define[thing]("thing", kind.Search("text"))
 
 // withThings adds the table that a migration would.
-func withThings(t *testing.T, s *Store) {
+func withThings(t testing.TB, s *Store) {
 	t.Helper()
 	collate := ""
 	if s.Dialect() == Postgres {
