@@ -1,6 +1,7 @@
 package events
 
 import (
+	"crypto/hkdf"
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
@@ -87,6 +88,26 @@ func mac(key, record []byte) string {
 	m := hmac.New(sha256.New, key)
 	_, _ = m.Write(record) // never fails: hash.Hash
 	return base64.RawURLEncoding.EncodeToString(m.Sum(nil))
+}
+
+// Derive gives a key of 32 bytes for another purpose from each key of the ring
+// (HKDF-SHA256, RFC 5869), the current one's first: what is made with it says
+// nothing about the seal keys, and rotates with them.
+func (k *Keyring) Derive(purpose string) ([][]byte, error) {
+	ids := []string{k.current}
+	for id := range k.keys {
+		if id != k.current {
+			ids = append(ids, id)
+		}
+	}
+	out := make([][]byte, len(ids))
+	for i, id := range ids {
+		var err error
+		if out[i], err = hkdf.Key(sha256.New, k.keys[id], nil, purpose, sha256.Size); err != nil {
+			return nil, fmt.Errorf("derive a key for %s: %w", purpose, err)
+		}
+	}
+	return out, nil
 }
 
 // Digest is the hex SHA-256 of b.

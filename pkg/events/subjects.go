@@ -10,6 +10,7 @@ import (
 const (
 	StreamLedger = "LEDGER" // commands, decisions and outcomes; never forgets
 	StreamDead   = "DEAD"   // what could not be processed
+	StreamJobs   = "JOBS"   // background jobs; a job leaves it when it is over
 )
 
 // The subjects' first two tokens; everything on the ledger starts with one of them.
@@ -25,6 +26,7 @@ const (
 	AllDecisions = prefixDecision + ".>"
 	AllOutcomes  = prefixOutcome + ".>"
 	AllDead      = "writ.dead.>"
+	AllJobs      = "writ.job.>"
 )
 
 // Partitions is the number of partitions of commands. It is part of the wire
@@ -65,9 +67,17 @@ func DeadSubject(service, stream string, sequence uint64) string {
 	return fmt.Sprintf("writ.dead.%s.%s.%d", service, stream, sequence)
 }
 
+// JobSubject is writ.job.<queue>.<id>: one subject per job, so that a job that
+// waits or runs already is recognized.
+func JobSubject(queue, id string) string { return "writ.job." + queue + "." + id }
+
 // WaitSubject is the core NATS subject on which one api instance hears of
 // outcomes. No stream listens to it.
 func WaitSubject(instance string) string { return "writ.wait." + instance }
+
+// SubjectRevoked is the core NATS subject on which api instances tell each other
+// of sessions that were ended. No stream listens to it.
+const SubjectRevoked = "writ.revoked"
 
 // Token makes an action usable as one token of a subject: an action such as
 // view:approver may hold characters that subjects must not (space, dot, * and >).

@@ -296,3 +296,29 @@ func TestExpiryIsJudgedWithLeeway(t *testing.T) {
 		t.Errorf("a decision that permits no command expires: %v", err)
 	}
 }
+
+func TestDerivedKeysAreOfTheirPurpose(t *testing.T) {
+	a, b := events.GenerateKey("a"), events.GenerateKey("b")
+	derive := func(ring, purpose string) [][]byte {
+		t.Helper()
+		k, err := events.ParseKeyring(ring)
+		if err != nil {
+			t.Fatal(err)
+		}
+		keys, err := k.Derive(purpose)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return keys
+	}
+	one, two := derive(a, "x"), derive(b+","+a, "x")
+	if len(one) != 1 || len(two) != 2 || len(one[0]) != 32 {
+		t.Fatalf("%d and %d keys", len(one), len(two))
+	}
+	if !bytes.Equal(one[0], two[1]) || bytes.Equal(two[0], two[1]) {
+		t.Error("a key does not keep its derived key when the ring rotates")
+	}
+	if bytes.Equal(one[0], derive(a, "y")[0]) {
+		t.Error("two purposes have one key")
+	}
+}

@@ -174,10 +174,19 @@ func (c *Client) Revoke(ctx context.Context, credential string) error {
 	// A JWT that Stytch refuses may be forged: it must not end the session that
 	// it names. Any other refusal says that the session has ended before.
 	if err == nil || ours {
-		c.revoked.put(id, struct{}{}, c.clock().Add(revokedTTL))
-		c.forget(id)
+		c.Refuse(id)
 	}
 	return nil
+}
+
+// Refuse makes this Client refuse a session's tokens from now on, without asking
+// Stytch: for a session that is known to have ended elsewhere. It is remembered
+// for 6 minutes, longer than any JWT of the session lives, for the last 10,000
+// sessions (Config.CacheSize); an opaque token is not cached any more, so Stytch
+// is asked about it.
+func (c *Client) Refuse(sessionID string) {
+	c.revoked.put(sessionID, struct{}{}, c.clock().Add(revokedTTL))
+	c.forget(sessionID)
 }
 
 func (c *Client) isRevoked(sessionID string) bool {
