@@ -38,9 +38,11 @@ type Definition struct {
 	// Hidden are the fields that are left out of answers to those who may not see them.
 	Hidden []Hidden
 
-	actions []transition
-	attrs   []string
-	typ     reflect.Type
+	actions  []transition
+	attrs    []string
+	shared   string // the map whose keys are a row's tenants
+	seenFrom string // the tenant that every row is in, too
+	typ      reflect.Type
 }
 
 // Hidden is a field that takes an action of its own to see.
@@ -141,6 +143,7 @@ func Define[T any](name string, opts ...Option) *Definition {
 			panic("kind " + name + ": search in " + n + ", which is no string")
 		}
 	}
+	d.checkTenancy()
 	d.New() // panics when a default does not fit its field
 	return d
 }

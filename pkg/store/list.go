@@ -168,8 +168,9 @@ func (s *Store) plan(def *kind.Definition, q Query) (*list, error) {
 	selects := make([]string, len(all))
 	order := orderBy(by.name, descending)
 	for i, arm := range all {
-		selects[i] = "SELECT " + t.list() + " FROM " + t.name + ` WHERE "tenant" = ?`
-		l.args = append(l.args, q.Tenant)
+		within, args := t.within(def, q.Tenant)
+		selects[i] = "SELECT " + t.list() + " FROM " + t.name + " WHERE " + within
+		l.args = append(l.args, args...)
 		if arm.SQL != "" {
 			selects[i] += " AND (" + arm.SQL + ")"
 			l.args = append(l.args, sqlArgs(arm.Args)...)

@@ -96,6 +96,10 @@ type bytewise struct{ fs.FS }
 
 var textColumn = regexp.MustCompile(`(?m)^(\s+\w+\s+TEXT)\b`)
 
+// jsonEach is the function of that name, which both databases have; PostgreSQL's
+// does not take JSON that is text.
+var jsonEach = regexp.MustCompile(`json_each\(([\w.]+)\)`)
+
 // Open implements fs.FS.
 func (b bytewise) Open(name string) (fs.File, error) {
 	f, err := b.FS.Open(name)
@@ -110,7 +114,8 @@ func (b bytewise) Open(name string) (fs.File, error) {
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
-	return &rendered{File: f, Reader: bytes.NewReader(textColumn.ReplaceAll(text, []byte(`${1} COLLATE "C"`)))}, nil
+	text = textColumn.ReplaceAll(text, []byte(`${1} COLLATE "C"`))
+	return &rendered{File: f, Reader: bytes.NewReader(jsonEach.ReplaceAll(text, []byte("json_each(CAST($1 AS json))")))}, nil
 }
 
 type rendered struct {

@@ -20,6 +20,7 @@ import (
 	"github.com/writ-project/writ/pkg/fault"
 	"github.com/writ-project/writ/pkg/kind"
 	"github.com/writ-project/writ/pkg/kind/contact"
+	"github.com/writ-project/writ/pkg/kind/tenant"
 	"github.com/writ-project/writ/pkg/kind/user"
 	"github.com/writ-project/writ/pkg/kinds"
 	"github.com/writ-project/writ/pkg/testkit"
@@ -167,7 +168,7 @@ func TestConcurrentMigrationsBothSucceed(t *testing.T) {
 
 func TestEveryKindHasItsTable(t *testing.T) {
 	onBoth(t, func(t *testing.T, s *Store) {
-		for _, def := range append(slices.Clone(kinds.All), user.Kind) {
+		for _, def := range append(slices.Clone(kinds.All), user.Kind, tenant.Kind) {
 			want := map[string]string{}
 			for name, f := range s.table(def).fields {
 				want[name] = map[class]string{

@@ -143,6 +143,14 @@ func (t *table) addRows(n int) string {
 	})
 }
 
+// insertRows is an INSERT of n rows that are not there.
+func (t *table) insertRows(n int) string {
+	return t.sql("insert", n, func() string {
+		row := "(" + marks(len(t.columns)) + ")"
+		return "INSERT INTO " + t.name + " (" + strings.Join(t.columns, ", ") + ") VALUES " + row + strings.Repeat(", "+row, n-1)
+	})
+}
+
 // upsert is an INSERT of n rows that replaces the ones whose "id" exists.
 func upsert(table string, columns []string, n int) string {
 	row := "(" + marks(len(columns)) + ")"

@@ -99,6 +99,9 @@ func (t *Tx) Rows(ctx context.Context, def *kind.Definition, ids []string) (map[
 func (t *Tx) PutRows(ctx context.Context, def *kind.Definition, rows []kind.Row) error {
 	rows = latest(rows, func(r kind.Row) string { return r.ID })
 	err := put(ctx, t, t.store.table(def), rows, def.Values)
+	if err == nil && def.Shared() {
+		err = t.putTenants(ctx, def, rows)
+	}
 	return t.keep(ctx, "save "+def.Plural, err)
 }
 
@@ -106,6 +109,9 @@ func (t *Tx) PutRows(ctx context.Context, def *kind.Definition, rows []kind.Row)
 func (t *Tx) DeleteRows(ctx context.Context, def *kind.Definition, ids []string) error {
 	err := t.byID(ids, func(n int, args []any) error {
 		_, err := t.exec(ctx, t.store.table(def).deleteRows(n), args)
+		if err == nil && def.Shared() {
+			_, err = t.exec(ctx, membersOf(def).deleteRows(n), args)
+		}
 		return err
 	})
 	return t.keep(ctx, "delete "+def.Plural, err)

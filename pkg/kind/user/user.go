@@ -35,11 +35,14 @@ type User struct {
 	LastName  string `json:"last_name,omitempty"`
 	// Tenants are the user's memberships by tenant.
 	Tenants map[string]Membership `json:"tenants"`
+	// RolesCommand is the id of the command that wrote Tenants last; "" while
+	// they are as Stytch had them at first sight.
+	RolesCommand string `json:"roles_command,omitempty" readOnly:"true" doc:"The command that changed the roles last"`
 }
 
 // Kind is the directory's kind. Its rows change only by commands of their own
 // (sync), so it is not in the registry of kinds with CRUD routes.
-var Kind = kind.Define[User]("user")
+var Kind = kind.Define[User]("user", kind.Search("email", "first_name", "last_name"), kind.SharedBy("tenants"))
 
 // In gives the user's roles and attributes in a tenant; never nil, and Guest
 // where there are none.
@@ -83,10 +86,16 @@ type Sync struct {
 	FirstName string                `json:"first_name,omitempty"`
 	LastName  string                `json:"last_name,omitempty"`
 	Tenants   map[string]Membership `json:"tenants"`
+	// RolesCommand is the command that had written Tenants when Stytch was asked.
+	RolesCommand string `json:"roles_command,omitempty"`
 }
 
 // Apply gives the user's row after the sync. row is nil for a new user. The
 // version counts changes only: a sync that finds the row as it is returns it as it is.
+//
+// Memberships count only when Stytch and the row have them of the same command:
+// else Stytch was asked before a role change, and they are old, or in the middle
+// of one, whose command will write the row itself.
 func (s Sync) Apply(row *kind.Row, id string, at time.Time) *kind.Row {
 	next := Kind.New()
 	u := next.Value.(*User)
@@ -97,7 +106,9 @@ func (s Sync) Apply(row *kind.Row, id string, at time.Time) *kind.Row {
 	}
 	before := *u
 	u.Email, u.FirstName, u.LastName = s.Email, s.FirstName, s.LastName
-	u.Tenants = s.Tenants
+	if row == nil || u.RolesCommand == s.RolesCommand {
+		u.Tenants, u.RolesCommand = s.Tenants, s.RolesCommand
+	}
 	if u.Tenants == nil {
 		u.Tenants = map[string]Membership{}
 	}

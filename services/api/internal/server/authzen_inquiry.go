@@ -91,7 +91,7 @@ func (q *inquiry) find(ctx context.Context, e entity) (*person, error) {
 		return q.stranger(ctx, e.typ+":"+e.id, fmt.Sprintf("there are no subjects of type %q", e.typ)), nil
 	case address:
 		page, err := q.Store.List(ctx, user.Kind, store.Query{
-			Tenant: user.DefaultTenant, Limit: 1,
+			Tenant: q.caller.Tenant, Limit: 1,
 			Where: store.Where{SQL: `lower("email") = ? AND "email" <> ''`, Args: []any{lowerASCII(e.id)}}, // as the unique index has it
 		})
 		if err != nil {

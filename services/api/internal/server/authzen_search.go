@@ -320,10 +320,8 @@ func (q *inquiry) allowed(ctx context.Context, about asked, rows map[string]map[
 	var out []AuthzenEntity
 	cursor := page.At
 	for seen, reads := 0, 0; reads < maxUserReads && seen < maxUsers; reads++ {
-		// A key of a JSON object as the store writes it. What it finds too much is no member.
 		list, err := q.Store.List(ctx, user.Kind, store.Query{
-			Tenant: user.DefaultTenant, Cursor: cursor, Limit: min(page.limit()-len(out), maxUsers-seen),
-			Where: store.Where{SQL: `"tenants" LIKE ?`, Args: []any{`%"` + q.caller.Tenant + `":{%`}},
+			Tenant: q.caller.Tenant, Cursor: cursor, Limit: min(page.limit()-len(out), maxUsers-seen),
 		})
 		if fault.Is(err, fault.Invalid) {
 			return nil, "", errToken()

@@ -1,0 +1,55 @@
+package store
+
+import (
+	"context"
+	"slices"
+
+	"github.com/writ-project/writ/pkg/kind"
+)
+
+// within is the condition that a row is in the tenant, with its arguments.
+//
+// A page of a kind whose rows are in several tenants costs all rows of the
+// tenant: which they are stands in a table of its own, and their order in this.
+func (t *table) within(def *kind.Definition, tenant string) (string, []any) {
+	switch {
+	case def.AllIn(tenant):
+		return "TRUE", nil
+	case def.Shared():
+		return `"id" IN (SELECT "id" FROM ` + membersOf(def).name + ` WHERE "tenant" = ?)`, []any{tenant}
+	}
+	return `"tenant" = ?`, []any{tenant}
+}
+
+// pair is a row of the table that says which tenants a row is in.
+type pair struct{ tenant, id string }
+
+// membersOf is that table.
+func membersOf(def *kind.Definition) *table {
+	return &table{name: quote(def.Plural + "_tenants"), columns: []string{`"tenant"`, `"id"`}}
+}
+
+// putTenants replaces what the table says of the rows.
+func (t *Tx) putTenants(ctx context.Context, def *kind.Definition, rows []kind.Row) error {
+	members := membersOf(def)
+	var pairs []pair
+	ids := make([]string, len(rows))
+	for i, r := range rows {
+		ids[i] = r.ID
+		for _, tenant := range def.Tenants(r) {
+			pairs = append(pairs, pair{tenant, r.ID})
+		}
+	}
+	slices.Sort(ids)
+	err := t.byID(ids, func(n int, args []any) error {
+		_, err := t.exec(ctx, members.deleteRows(n), args)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return inChunks(pairs, func(p pair) []any { return []any{p.tenant, p.id} }, func(n int, args []any) error {
+		_, err := t.exec(ctx, members.insertRows(n), args)
+		return err
+	})
+}
