@@ -13,7 +13,11 @@ import (
 // tenant on top and those of others beneath:
 //
 //	{"roles": ["user"], "attr": {"region": "eu-east-1"},
-//	 "tenants": {"acme": {"roles": ["manager"], "attr": {}}}}
+//	 "tenants": {"acme": {"roles": ["manager"], "attr": {}}},
+//	 "writ": {"roles_command": "<id>"}}
+//
+// writ.roles_command is the command that wrote them last, if one did. It tells
+// whether what was read here is from before or after a role change.
 //
 // Other top-level keys are somebody else's: they are passed over when reading
 // and kept when writing, because Stytch merges at the top level.
@@ -21,11 +25,19 @@ const (
 	rolesKey   = "roles"
 	attrKey    = "attr"
 	tenantsKey = "tenants"
+	ownKey     = "writ"
+	commandKey = "roles_command"
 )
+
+// MaxMetadata is the most that Stytch keeps of trusted_metadata, in bytes of
+// JSON (https://stytch.com/docs/api/metadata).
+const MaxMetadata = 4096
 
 // EncodeMetadata gives the trusted_metadata that replaces all memberships: a
 // nil takes a key away. A membership without roles and attributes is none.
-func EncodeMetadata(tenants map[string]user.Membership) map[string]any {
+// command is the id of the command that does so; with "" the one that is
+// there stays.
+func EncodeMetadata(tenants map[string]user.Membership, command string) map[string]any {
 	md := map[string]any{rolesKey: nil, attrKey: nil, tenantsKey: nil}
 	others := map[string]any{}
 	for tenant, m := range tenants {
@@ -47,7 +59,18 @@ func EncodeMetadata(tenants map[string]user.Membership) map[string]any {
 	if len(others) > 0 {
 		md[tenantsKey] = others
 	}
+	if command != "" {
+		md[ownKey] = map[string]any{commandKey: command}
+	}
 	return md
+}
+
+// commandIn gives the command that wrote the memberships last, "" for none.
+// What is there instead of a command's id is of nobody's making but a human's.
+func commandIn(md map[string]any) string {
+	own, _ := md[ownKey].(map[string]any)
+	id, _ := own[commandKey].(string)
+	return id
 }
 
 // membership is a user.Membership as it is read: strictly.

@@ -18,6 +18,8 @@ type User struct {
 	LastName  string
 	// Tenants are the memberships in trusted_metadata, by tenant.
 	Tenants map[string]user.Membership
+	// RolesCommand is the id of the command that wrote Tenants last, "" if none did.
+	RolesCommand string
 }
 
 // Update changes a user; nil leaves a part as it is.
@@ -26,6 +28,9 @@ type Update struct {
 	FirstName, LastName *string
 	// Tenants replaces all memberships, so that repeating it changes nothing.
 	Tenants map[string]user.Membership
+	// RolesCommand is the id of the command that replaces them. Without one the
+	// change counts as made to what the last command left.
+	RolesCommand string
 }
 
 // User finds a user by id. Errors: fault.NotFound, fault.Unavailable, and
@@ -73,7 +78,7 @@ func (c *Client) UserByEmail(ctx context.Context, email string) (User, error) {
 func (c *Client) CreateUser(ctx context.Context, u User) (User, error) {
 	params := &users.CreateParams{
 		Email: u.Email, Name: &users.Name{FirstName: u.FirstName, LastName: u.LastName},
-		TrustedMetadata: EncodeMetadata(u.Tenants),
+		TrustedMetadata: EncodeMetadata(u.Tenants, u.RolesCommand),
 	}
 	for k, v := range params.TrustedMetadata {
 		if v == nil {
@@ -106,7 +111,7 @@ func (c *Client) UpdateUser(ctx context.Context, id string, up Update) (User, er
 		params.Name = name
 	}
 	if up.Tenants != nil {
-		params.TrustedMetadata = EncodeMetadata(up.Tenants)
+		params.TrustedMetadata = EncodeMetadata(up.Tenants, up.RolesCommand)
 	}
 	res, err := call(ctx, "update user "+id, func(ctx context.Context) (*users.UpdateResponse, error) {
 		return c.api.Users.Update(ctx, params)
@@ -184,7 +189,7 @@ func userFrom(u *users.User) (User, error) {
 		out.Err = err
 		return User{}, out
 	}
-	out := User{ID: u.UserID, Tenants: tenants}
+	out := User{ID: u.UserID, Tenants: tenants, RolesCommand: commandIn(u.TrustedMetadata)}
 	if len(u.Emails) > 0 {
 		out.Email = u.Emails[0].Email
 	}

@@ -126,7 +126,7 @@ func TestMetadataBothWays(t *testing.T) {
 			}
 			want[tenant] = m
 		}
-		md := identity.EncodeMetadata(want)
+		md := identity.EncodeMetadata(want, "")
 		md["somebody"] = "else's"
 		for k, v := range md {
 			if v == nil {

@@ -195,5 +195,5 @@ func (s *Server) sync(ctx context.Context, p events.Principal, version int64) (k
 }
 
 func syncBody(u identity.User) user.Sync {
-	return user.Sync{Email: u.Email, FirstName: u.FirstName, LastName: u.LastName, Tenants: u.Tenants}
+	return user.Sync{Email: u.Email, FirstName: u.FirstName, LastName: u.LastName, Tenants: u.Tenants, RolesCommand: u.RolesCommand}
 }
