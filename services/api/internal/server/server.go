@@ -23,6 +23,7 @@ import (
 	"github.com/writ-project/writ/pkg/identity"
 	"github.com/writ-project/writ/pkg/kind"
 	"github.com/writ-project/writ/pkg/ledger"
+	"github.com/writ-project/writ/pkg/openapi"
 	"github.com/writ-project/writ/pkg/problem"
 	"github.com/writ-project/writ/pkg/request"
 	"github.com/writ-project/writ/pkg/store"
@@ -99,7 +100,8 @@ func (s *Server) routes() http.Handler {
 				otelhttp.WithMeterProvider(s.Telemetry.MeterProvider()), otelhttp.WithPropagators(s.Telemetry.Propagator())),
 			request.NameSpan, deadline,
 		)
-		s.api = humachi.New(r, apiConfig(s.Version, s.PublicURL))
+		s.api = humachi.New(r, openapi.Config("writ",
+			"Commands on resources, each authorized by a policy and recorded with the decision that permits it.", s.Version, s.PublicURL))
 		s.api.UseMiddleware(s.gate.Middleware(s.api))
 		for _, d := range s.Kinds {
 			s.registerKind(d)
@@ -108,27 +110,9 @@ func (s *Server) routes() http.Handler {
 		s.registerMe()
 		s.registerAuthzen()
 		describeHeaders(s.api.OpenAPI())
-		r.Get("/docs", s.docs())
+		r.Get("/docs", openapi.Page(s.api, s.Log))
 	})
 	return r
-}
-
-func apiConfig(version, publicURL string) huma.Config {
-	problem.Install()
-	huma.ValidateStrictCasing = true // a member is its name to the letter: policies are asked about names
-	c := huma.DefaultConfig("writ", version)
-	c.Info.Description = "Commands on resources, each authorized by a policy and recorded with the decision that permits it."
-	c.Info.License = &huma.License{Name: "Apache-2.0", Identifier: "Apache-2.0"}
-	c.CreateHooks = nil // no $schema members in answers
-	c.DocsPath = ""     // ours needs nothing from elsewhere
-	if publicURL != "" {
-		c.Servers = []*huma.Server{{URL: publicURL}}
-	}
-	c.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
-		"session": {Type: "http", Scheme: "bearer", BearerFormat: "JWT", Description: "A Stytch session JWT or session token"},
-	}
-	c.Security = []map[string][]string{{"session": {}}}
-	return c
 }
 
 // register adds an operation whose errors go through the one table in pkg/problem.

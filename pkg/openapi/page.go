@@ -1,9 +1,10 @@
-package server
+package openapi
 
 import (
 	"bytes"
 	_ "embed"
 	"html/template"
+	"log/slog"
 	"net/http"
 	"slices"
 	"strings"
@@ -14,40 +15,40 @@ import (
 	"github.com/writ-project/writ/pkg/problem"
 )
 
-//go:embed docs.html
-var docsPage string
+//go:embed page.html
+var pageText string
 
-// docsOperation is one operation on the docs page.
-type docsOperation struct {
+// operation is one operation on the page.
+type operation struct {
 	Method, Path, Summary, Tag, Anchor string
 	Parameters                         []*huma.Param
-	Fields                             []docsField
-	Answers                            []docsAnswer
+	Fields                             []field
+	Answers                            []answer
 }
 
-type docsField struct {
+type field struct {
 	Name, Type, Doc string
 	Required        bool
 }
 
-type docsAnswer struct{ Status, Description string }
+type answer struct{ Status, Description string }
 
-// docs serves a page made from the OpenAPI document. It needs no script and
+// Page serves a page made from the api's document. It needs no script and
 // nothing from elsewhere.
-func (s *Server) docs() http.HandlerFunc {
-	page := template.Must(template.New("docs").Parse(docsPage))
+func Page(api huma.API, log *slog.Logger) http.HandlerFunc {
+	page := template.Must(template.New("docs").Parse(pageText))
 	render := sync.OnceValues(func() ([]byte, error) {
 		var b bytes.Buffer
 		err := page.Execute(&b, struct {
 			Info       *huma.Info
-			Operations []docsOperation
-		}{s.api.OpenAPI().Info, operations(s.api.OpenAPI())})
+			Operations []operation
+		}{api.OpenAPI().Info, operations(api.OpenAPI())})
 		return b.Bytes(), err
 	})
 	return func(w http.ResponseWriter, r *http.Request) {
 		b, err := render()
 		if err != nil {
-			s.Log.ErrorContext(r.Context(), "render the docs page", "error", err)
+			log.ErrorContext(r.Context(), "render the docs page", "error", err)
 			problem.Write(w, r, problem.Internal())
 			return
 		}
@@ -57,14 +58,14 @@ func (s *Server) docs() http.HandlerFunc {
 	}
 }
 
-func operations(doc *huma.OpenAPI) []docsOperation {
-	var out []docsOperation
+func operations(doc *huma.OpenAPI) []operation {
+	var out []operation
 	for path, item := range doc.Paths {
 		for _, op := range []*huma.Operation{item.Get, item.Post, item.Put, item.Patch, item.Delete} {
 			if op == nil {
 				continue
 			}
-			d := docsOperation{Method: op.Method, Path: path, Summary: op.Summary, Anchor: op.OperationID, Parameters: op.Parameters}
+			d := operation{Method: op.Method, Path: path, Summary: op.Summary, Anchor: op.OperationID, Parameters: op.Parameters}
 			if len(op.Tags) > 0 {
 				d.Tag = op.Tags[0]
 			}
@@ -74,27 +75,27 @@ func operations(doc *huma.OpenAPI) []docsOperation {
 				}
 			}
 			for status, r := range op.Responses {
-				d.Answers = append(d.Answers, docsAnswer{status, r.Description})
+				d.Answers = append(d.Answers, answer{status, r.Description})
 			}
-			slices.SortFunc(d.Answers, func(a, b docsAnswer) int { return strings.Compare(a.Status, b.Status) })
+			slices.SortFunc(d.Answers, func(a, b answer) int { return strings.Compare(a.Status, b.Status) })
 			out = append(out, d)
 		}
 	}
-	slices.SortFunc(out, func(a, b docsOperation) int {
+	slices.SortFunc(out, func(a, b operation) int {
 		return strings.Compare(a.Tag+a.Path+a.Method, b.Tag+b.Path+b.Method)
 	})
 	return out
 }
 
-func fields(s *huma.Schema) []docsField {
-	var out []docsField
+func fields(s *huma.Schema) []field {
+	var out []field
 	for name, p := range s.Properties {
 		t := p.Type
 		if p.Format != "" {
 			t += ", " + p.Format
 		}
-		out = append(out, docsField{Name: name, Type: t, Doc: p.Description, Required: slices.Contains(s.Required, name)})
+		out = append(out, field{Name: name, Type: t, Doc: p.Description, Required: slices.Contains(s.Required, name)})
 	}
-	slices.SortFunc(out, func(a, b docsField) int { return strings.Compare(a.Name, b.Name) })
+	slices.SortFunc(out, func(a, b field) int { return strings.Compare(a.Name, b.Name) })
 	return out
 }
