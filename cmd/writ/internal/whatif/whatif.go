@@ -1,0 +1,294 @@
+// Package whatif decides recorded decisions again with policies that are not in
+// force, and tells which answers would be others.
+//
+//	records ──▶ workers (one a core): read, ask the candidate or remember ──▶ report
+//
+// A question is put once: what the candidate cannot see of it (the time of the
+// request, say, where no rule and no schema looks at it) makes no other
+// question of it. A list has no resource but a query plan; plans are compared.
+package whatif
+
+import (
+	"context"
+	"encoding/json"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/writ-project/writ/pkg/authz"
+	"github.com/writ-project/writ/pkg/events"
+)
+
+// Why a decision cannot be decided again.
+const (
+	Unreadable = "not a decision that can be read"
+	NotAsked   = "no policy was asked: an AuthZEN question about nobody, or about an action that the kind does not have"
+	PlanAttr   = "a query plan without the attributes that it was made for (written by an older version)"
+)
+
+// Change is an answer that would be another, and how often.
+type Change struct {
+	Principal string   `json:"principal"`
+	Roles     []string `json:"roles"`
+	Tenant    string   `json:"tenant"`
+	Action    string   `json:"action"`
+	Kind      string   `json:"kind"`
+	// Resource is the id, empty for a list.
+	Resource string `json:"resource,omitempty"`
+	// From and To are allow or deny; of a query plan all, some, other or none.
+	From string `json:"from"`
+	To   string `json:"to"`
+	// Rules are the candidate's that decide: see authz.Candidate.Explain.
+	Rules  []string `json:"rules,omitempty"`
+	Reason string   `json:"reason,omitempty"`
+	// Count says how many decisions would be this one; Last is the newest of them.
+	Count    int       `json:"count"`
+	Decision string    `json:"decision_id"`
+	Last     time.Time `json:"last"`
+	// Queued says that it is about a command that is accepted and not yet applied.
+	Queued bool `json:"queued,omitempty"`
+}
+
+// Report is what a replay found.
+type Report struct {
+	Read     int `json:"read"`     // records that were looked at
+	Filtered int `json:"filtered"` // left out because they are of another kind
+	Replayed int `json:"replayed"`
+	Changed  int `json:"changed"` // of those replayed; Widened and Narrowed among them
+	Widened  int `json:"widened"` // would allow what was denied
+	Narrowed int `json:"narrowed"`
+	// Evaluated are the questions that were put; the others had been put before.
+	Evaluated int `json:"evaluated"`
+	// Skipped says why decisions could not be replayed, and how many.
+	Skipped map[string]int `json:"skipped"`
+	// Changes are the changes, most frequent first; Unlisted counts those that
+	// found no room.
+	Changes  []Change `json:"changes"`
+	Unlisted int      `json:"unlisted"`
+	// Clock names the kinds about which the candidate reads the clock: they were
+	// decided as of now.
+	Clock    []string      `json:"clock,omitempty"`
+	Revision string        `json:"revision"`
+	Took     time.Duration `json:"took_ns"`
+}
+
+// Rate is how many decisions were replayed in a second.
+func (r *Report) Rate() float64 {
+	if r.Took <= 0 {
+		return 0
+	}
+	return float64(r.Replayed) / r.Took.Seconds()
+}
+
+// Bounds on memory.
+const (
+	maxChanges = 50_000  // different changes that are listed
+	maxSkips   = 64      // different reasons
+	maxAnswers = 500_000 // remembered answers; then they are forgotten and begun anew
+	chunk      = 128     // records that go to a worker together
+)
+
+// Replayer decides again. Make it with New; Run it once.
+type Replayer struct {
+	candidate *authz.Candidate
+	kinds     []string
+	queued    bool
+	answers   *memory
+
+	mu      sync.Mutex // of reads
+	reads   map[string]authz.Reads
+	workers int
+}
+
+// New makes a Replayer for a candidate. Without kinds all of them count.
+func New(c *authz.Candidate, kinds []string) *Replayer {
+	return &Replayer{candidate: c, kinds: kinds, answers: newMemory(maxAnswers), reads: map[string]authz.Reads{}, workers: runtime.GOMAXPROCS(0)}
+}
+
+// Queued makes the changes that are found from now on those of commands that
+// are not yet applied.
+func (r *Replayer) Queued(yes bool) { r.queued = yes }
+
+// Run decides every record again that next gives, until it says that there is
+// none (ok is false). A record is a decision's bytes, which must stay as they
+// are. It ends early when ctx does, or next fails.
+func (r *Replayer) Run(ctx context.Context, next func() (record []byte, ok bool, err error)) (*Report, error) {
+	started := time.Now()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	chunks := make(chan [][]byte, 2*r.workers)
+	tallies := make([]*tally, r.workers)
+	errs := make([]error, r.workers)
+	var done sync.WaitGroup
+	for i := range tallies {
+		tallies[i] = newTally()
+		done.Go(func() {
+			for c := range chunks {
+				for _, record := range c {
+					if errs[i] == nil {
+						errs[i] = r.one(ctx, tallies[i], record)
+					}
+				}
+				if errs[i] != nil {
+					cancel()
+				}
+			}
+		})
+	}
+	err := feed(ctx, next, chunks)
+	close(chunks)
+	done.Wait()
+	for _, e := range errs {
+		if e != nil {
+			return nil, e
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	out := newTally()
+	for _, t := range tallies {
+		out.merge(t)
+	}
+	report := out.report()
+	report.Revision, report.Took = r.candidate.Revision(), time.Since(started)
+	for kind, reads := range r.reads {
+		if reads.Clock {
+			report.Clock = append(report.Clock, kind)
+		}
+	}
+	slices.Sort(report.Clock)
+	return report, nil
+}
+
+func feed(ctx context.Context, next func() ([]byte, bool, error), out chan<- [][]byte) error {
+	for {
+		c := make([][]byte, 0, chunk)
+		for len(c) < chunk {
+			record, ok, err := next()
+			if err != nil {
+				return err
+			}
+			if !ok {
+				if len(c) > 0 {
+					out <- c
+				}
+				return ctx.Err()
+			}
+			c = append(c, record)
+		}
+		select {
+		case out <- c:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// one decides one record again. An error ends the replay: it is the context's.
+func (r *Replayer) one(ctx context.Context, t *tally, record []byte) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	t.Read++
+	var d events.Decision
+	if err := json.Unmarshal(record, &d); err != nil || d.ID == "" || d.Resource.Kind == "" || d.Action == "" {
+		t.skip(Unreadable)
+		return nil
+	}
+	if len(r.kinds) > 0 && !slices.Contains(r.kinds, d.Resource.Kind) {
+		t.Filtered++
+		return nil
+	}
+	before, after, why := r.again(ctx, t, &d)
+	if why != "" {
+		t.skip(why)
+		return nil
+	}
+	t.Replayed++
+	if before == after.extent {
+		return nil
+	}
+	c := Change{
+		Principal: d.Principal.ID, Roles: d.Principal.Roles, Tenant: d.Tenant, Action: d.Action, Kind: d.Resource.Kind, Resource: d.Resource.ID,
+		From: before, To: after.extent, Reason: after.reason, Rules: after.rules, Count: 1, Decision: d.ID, Last: d.EvaluatedAt, Queued: r.queued,
+	}
+	t.change(c)
+	return nil
+}
+
+// answer is what the candidate says.
+type answer struct {
+	extent string // allow, deny; of a plan all, some, other, none
+	reason string
+	rules  []string
+	failed string // why there is no answer
+}
+
+// again gives what a decision said and what the candidate says, or why it cannot say.
+func (r *Replayer) again(ctx context.Context, t *tally, d *events.Decision) (before string, after answer, why string) {
+	switch {
+	case len(d.Plan) > 0:
+		return r.plan(ctx, t, d)
+	case d.Policy.Matched == "" && d.Policy.Reason != "" && d.CallID == "":
+		return "", answer{}, NotAsked
+	}
+	before = string(d.Effect)
+	key := r.key(d)
+	after, ok := r.answers.get(key)
+	if !ok {
+		t.Evaluated++
+		after = r.check(ctx, d)
+		if after.failed == "" && after.extent != before {
+			after.rules = r.explain(ctx, d)
+		}
+		r.answers.put(key, after)
+	}
+	if after.failed == "" && after.extent != before && after.rules == nil {
+		after.rules = r.explain(ctx, d) // remembered from a decision that it does not change
+		r.answers.put(key, after)
+	}
+	return before, after, after.failed
+}
+
+func request(d *events.Decision) authz.Request {
+	return authz.Request{Principal: d.Principal, Resource: d.Resource, Actions: []string{d.Action}, Tenant: d.Tenant, Scope: authz.TenantScope(d.Tenant)}
+}
+
+func (r *Replayer) check(ctx context.Context, d *events.Decision) answer {
+	a, err := r.candidate.Check(ctx, request(d))
+	if err != nil {
+		return answer{failed: cannot(err)}
+	}
+	result := a.For(d.Action)
+	return answer{extent: string(result.Effect), reason: result.Policy.Reason}
+}
+
+// explain names the rules, or says that there is none; it is never nil.
+func (r *Replayer) explain(ctx context.Context, d *events.Decision) []string {
+	rules, err := r.candidate.Explain(ctx, request(d), d.Action)
+	if err != nil || len(rules) == 0 {
+		return []string{}
+	}
+	return rules
+}
+
+func cannot(err error) string {
+	return "the candidate cannot decide it: " + strings.TrimPrefix(err.Error(), "authz: ")
+}
+
+// seen are the kind's reads.
+func (r *Replayer) seen(kind string) authz.Reads {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	reads, ok := r.reads[kind]
+	if !ok {
+		reads = r.candidate.Reads(kind)
+		if len(r.reads) < maxSkips { // kinds are few; records may lie
+			r.reads[kind] = reads
+		}
+	}
+	return reads
+}

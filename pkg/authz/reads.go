@@ -1,0 +1,212 @@
+package authz
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	runtimev1 "github.com/cerbos/cerbos/api/genpb/cerbos/runtime/v1"
+	exprpb "google.golang.org/genproto/googleapis/api/expr/v1alpha1"
+)
+
+// readIndex knows what the expressions of each compiled rule can see of a
+// question, derived roles counted with every rule.
+type readIndex struct {
+	rules []struct {
+		resource name
+		reads    Reads
+	}
+	all Reads
+}
+
+func indexReads(t *runtimev1.RuleTable) readIndex {
+	var index readIndex
+	shared := (*reader)(&index.all)
+	for _, p := range t.GetPolicyDerivedRoles() {
+		for _, d := range p.GetDerivedRoles() {
+			shared.condition(d.GetCondition())
+			for _, v := range d.GetOrderedVariables() {
+				shared.compiled(v.GetExpr())
+			}
+		}
+	}
+	for _, row := range t.GetRules() {
+		var reads Reads
+		r := (*reader)(&reads)
+		r.condition(row.GetCondition())
+		r.condition(row.GetDerivedRoleCondition())
+		for _, params := range []*runtimev1.RuleTable_RuleRow_Params{row.GetParams(), row.GetDerivedRoleParams()} {
+			for _, v := range params.GetOrderedVariables() {
+				r.compiled(v.GetExpr())
+			}
+		}
+		if when := row.GetEmitOutput().GetWhen(); when != nil {
+			r.compiled(when.GetRuleActivated())
+			r.compiled(when.GetConditionNotMet())
+		}
+		index.rules = append(index.rules, struct {
+			resource name
+			reads    Reads
+		}{nameOf(row.GetResource()), reads})
+	}
+	return index
+}
+
+func (x readIndex) of(kind string) Reads {
+	reads := x.all
+	for _, r := range x.rules {
+		if r.resource.covers(nameOf(kind)) {
+			reads.ResourceID = reads.ResourceID || r.reads.ResourceID
+			reads.Request = reads.Request || r.reads.Request
+			reads.Clock = reads.Clock || r.reads.Clock
+		}
+	}
+	return reads
+}
+
+// reader collects what expressions read.
+type reader Reads
+
+func (r *reader) everything() { *r = reader{ResourceID: true, Request: true, Clock: true} }
+
+func (r *reader) condition(c *runtimev1.Condition) {
+	switch {
+	case c == nil:
+	case c.GetExpr() != nil:
+		r.compiled(c.GetExpr())
+	default:
+		for _, list := range []*runtimev1.Condition_ExprList{c.GetAll(), c.GetAny(), c.GetNone()} {
+			for _, sub := range list.GetExpr() {
+				r.condition(sub)
+			}
+		}
+	}
+}
+
+func (r *reader) compiled(e *runtimev1.Expr) {
+	switch {
+	case e == nil:
+	case e.GetChecked().GetExpr() == nil: // no syntax tree: it may read anything
+		r.everything()
+	default:
+		r.expr(e.GetChecked().GetExpr())
+	}
+}
+
+func (r *reader) expr(e *exprpb.Expr) {
+	switch k := e.GetExprKind().(type) {
+	case *exprpb.Expr_IdentExpr:
+		r.whole(k.IdentExpr.GetName())
+	case *exprpb.Expr_SelectExpr:
+		r.selection(e, k.SelectExpr)
+	case *exprpb.Expr_CallExpr:
+		if f := k.CallExpr.GetFunction(); f == "now" || f == "timeSince" {
+			r.Clock = true
+		}
+		r.expr(k.CallExpr.GetTarget())
+		for _, a := range k.CallExpr.GetArgs() {
+			r.expr(a)
+		}
+	case *exprpb.Expr_ListExpr:
+		for _, x := range k.ListExpr.GetElements() {
+			r.expr(x)
+		}
+	case *exprpb.Expr_StructExpr:
+		for _, x := range k.StructExpr.GetEntries() {
+			r.expr(x.GetMapKey())
+			r.expr(x.GetValue())
+		}
+	case *exprpb.Expr_ComprehensionExpr:
+		c := k.ComprehensionExpr
+		for _, x := range []*exprpb.Expr{c.GetIterRange(), c.GetAccuInit(), c.GetLoopCondition(), c.GetLoopStep(), c.GetResult()} {
+			r.expr(x)
+		}
+	}
+}
+
+// whole is for a name that stands alone: all below it is read.
+func (r *reader) whole(name string) {
+	switch name {
+	case "R":
+		r.ResourceID = true
+	case "P":
+		r.Request = true
+	case "request":
+		r.ResourceID, r.Request = true, true
+	}
+}
+
+func (r *reader) selection(e *exprpb.Expr, s *exprpb.Expr_Select) {
+	switch root, path := selected(e); root {
+	case "R.attr":
+	case "P.attr":
+		r.Request = r.Request || path[0] == "request"
+	case "R":
+		r.ResourceID = r.ResourceID || path[0] == "id"
+	case "P":
+		r.Request = r.Request || path[0] == "attr" // all of them
+	case "request":
+		switch path[0] {
+		case "resource":
+			r.whole("R")
+		case "principal":
+			r.whole("P")
+		}
+	default:
+		r.expr(s.GetOperand())
+	}
+}
+
+// schemasJudge reports whether a schema in dir could tell two requests' times or
+// addresses apart: it says more of the attribute request than that its members
+// are strings, or says it in a way that is not looked into here.
+func schemasJudge(dir string) (judge bool, err error) {
+	err = fs.WalkDir(os.DirFS(dir), "_schemas", func(name string, entry fs.DirEntry, err error) error {
+		switch {
+		case errors.Is(err, fs.ErrNotExist) && name == "_schemas":
+			return fs.SkipAll // none at all
+		case err != nil || entry.IsDir():
+			return err
+		}
+		b, err := fs.ReadFile(os.DirFS(dir), name)
+		judge = judge || err == nil && !harmless(b)
+		return err
+	})
+	if err != nil {
+		return false, fmt.Errorf("read policies in %s: %w", dir, err)
+	}
+	return judge, nil
+}
+
+func harmless(schema []byte) bool {
+	var top map[string]json.RawMessage
+	if json.Unmarshal(schema, &top) != nil {
+		return false
+	}
+	for keyword := range top {
+		switch keyword {
+		case "$schema", "$id", "title", "description", "type", "properties", "required", "additionalProperties":
+		default:
+			return false
+		}
+	}
+	var properties map[string]json.RawMessage
+	if top["properties"] != nil && json.Unmarshal(top["properties"], &properties) != nil {
+		return false
+	}
+	if properties["request"] == nil {
+		return bytes.Equal(top["additionalProperties"], []byte("true")) || bytes.Equal(top["additionalProperties"], []byte("false")) || top["additionalProperties"] == nil
+	}
+	var request struct {
+		Type       string `json:"type"`
+		Properties map[string]struct {
+			Type string `json:"type"`
+		} `json:"properties"`
+	}
+	d := json.NewDecoder(bytes.NewReader(properties["request"]))
+	d.DisallowUnknownFields()
+	return d.Decode(&request) == nil
+}
