@@ -27,6 +27,11 @@ require (
 )
 
 require (
+	github.com/go-chi/httprate v0.16.1 // indirect
+	github.com/zeebo/xxh3 v1.1.0 // indirect
+)
+
+require (
 	github.com/Eyevinn/mp4ff v0.48.0 // indirect
 	github.com/alecthomas/kong v1.17.0 // indirect
 	github.com/cenkalti/backoff/v7 v7.0.0 // indirect
