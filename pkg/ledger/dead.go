@@ -33,6 +33,7 @@ const maxReason = 2 << 10
 // DeadLetter is what could not be processed and why.
 type DeadLetter struct {
 	Service    string // worker, auditor
+	Stream     string // where the message stood; "" means the ledger
 	Code       string // bad-seal, expired, …
 	Reason     string
 	Deliveries int
@@ -49,7 +50,11 @@ func (l *Ledger) Bury(ctx context.Context, d DeadLetter) error {
 	if len(reason) > maxReason {
 		reason = strings.ToValidUTF8(reason[:maxReason], "") // the cut may split a character
 	}
-	m := &nats.Msg{Subject: events.DeadSubject(d.Service, events.StreamLedger, d.Record.Sequence), Data: d.Record.Data, Header: nats.Header{
+	stream := d.Stream
+	if stream == "" {
+		stream = events.StreamLedger
+	}
+	m := &nats.Msg{Subject: events.DeadSubject(d.Service, stream, d.Record.Sequence), Data: d.Record.Data, Header: nats.Header{
 		HeaderService:    {d.Service},
 		HeaderCode:       {d.Code},
 		HeaderReason:     {oneLine(reason)},
@@ -63,8 +68,8 @@ func (l *Ledger) Bury(ctx context.Context, d DeadLetter) error {
 	}
 	_, err := l.js.PublishMsg(ctx, m, jetstream.WithExpectLastSequencePerSubject(0))
 	var api *jetstream.APIError
-	if errors.As(err, &api) && api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence {
-		return nil // buried before
+	if errors.As(err, &api) && (api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence || api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequenceConstant) {
+		return nil // buried before; replicated streams say it in the second way
 	}
 	if err != nil {
 		return fault.Unreachable(Dependency, err)
