@@ -96,7 +96,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	}
 	defer closing(&err, func() error { return drain(led.Close, flushTimeout) })
 
-	handlers := []apply.Handler{apply.Directory()}
+	handlers := []apply.Handler{apply.Directory(), apply.Tenants()}
 	for _, d := range kinds.All {
 		handlers = append(handlers, apply.CRUD(d))
 	}

@@ -40,6 +40,7 @@ func (u *User) Elsewhere(tenant string) bool {
 // others is not its business.
 func (u *User) Seen(tenant string) *User {
 	out := *u
+	out.RolesCommand = ""
 	out.Tenants = map[string]Membership{}
 	if m, ok := u.Tenants[tenant]; ok {
 		out.Tenants[tenant] = m

@@ -88,15 +88,20 @@ type Sync struct {
 	Tenants   map[string]Membership `json:"tenants"`
 	// RolesCommand is the command that had written Tenants when Stytch was asked.
 	RolesCommand string `json:"roles_command,omitempty"`
+	// Gone says that Stytch has no such user any more: the row goes, too.
+	Gone bool `json:"gone,omitempty"`
 }
 
-// Apply gives the user's row after the sync. row is nil for a new user. The
+// Apply gives the user's row after the sync, nil for none. row is nil for a new user. The
 // version counts changes only: a sync that finds the row as it is returns it as it is.
 //
 // Memberships count only when Stytch and the row have them of the same command:
 // else Stytch was asked before a role change, and they are old, or in the middle
 // of one, whose command will write the row itself.
 func (s Sync) Apply(row *kind.Row, id string, at time.Time) *kind.Row {
+	if s.Gone {
+		return nil
+	}
 	next := Kind.New()
 	u := next.Value.(*User)
 	if row != nil {

@@ -79,7 +79,7 @@ func (l *Loop) execute(ctx context.Context, s *state, it *item, r *resultOf) (*k
 	}
 	h := it.handler
 	row := s.rows[h.Kind][c.ResourceID]
-	if row != nil && row.Tenant != c.Tenant {
+	if row != nil && row.Tenant != c.Tenant && !h.Kind.In(*row, c.Tenant) {
 		return nil, fault.Missing(c.Kind, c.ResourceID)
 	}
 	if row == nil && c.Action != h.Creates {
