@@ -115,3 +115,15 @@ func Digest(b []byte) string {
 	sum := sha256.Sum256(b)
 	return hex.EncodeToString(sum[:])
 }
+
+// String is the seal as it stands in the audit log: <kid>.<mac>.
+func (s Seal) String() string { return s.KeyID + "." + s.MAC }
+
+// ParseSeal reads what String writes. A key id may hold dots, a MAC cannot.
+func ParseSeal(s string) (Seal, error) {
+	i := strings.LastIndexByte(s, '.')
+	if i < 1 {
+		return Seal{}, fmt.Errorf("%w: %q is not <kid>.<mac>", ErrSeal, s)
+	}
+	return Seal{s[:i], s[i+1:]}, nil
+}

@@ -1,0 +1,172 @@
+// Package audit is the audit log as it stands in Redis, and the proof that it
+// is complete and unchanged: what the auditor writes, and what whoever serves,
+// reads or checks the log shares.
+//
+// There are two logs, decisions and outcomes. Each is a Redis stream and, over
+// its records' exact bytes, a Merkle tree (RFC 6962 hashing,
+// golang.org/x/mod/sumdb/tlog) whose tiles, of height 8, stand beside the
+// stream. A checkpoint (C2SP tlog-checkpoint, a signed note) vouches for a size
+// and a root hash; docs/audit.md tells how a third party checks it all.
+//
+//	Writer ──one script──▶ stream + tiles + bundles + marks ──▶ Reader ──▶ Verify, Prove, Evidence
+//	  └─────▶ Checkpoint ──▶ Redis, and the ledger
+package audit
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+
+	"golang.org/x/mod/sumdb/tlog"
+)
+
+// Log is one of the two logs.
+type Log string
+
+// The logs.
+const (
+	Decisions Log = "decisions"
+	Outcomes  Log = "outcomes"
+)
+
+// Logs are both logs.
+var Logs = []Log{Decisions, Outcomes}
+
+// Stream is the key of the log's Redis stream.
+func (l Log) Stream() string { return "writ:" + string(l) }
+
+// Field is the name of the stream entries' field that holds the record. The
+// other field is SealField.
+func (l Log) Field() string { return strings.TrimSuffix(string(l), "s") }
+
+// SealField is the stream entries' field with the seal: <kid>.<mac>.
+const SealField = "seal"
+
+// Keys in Redis beside the streams. All keys must be on one node: Redis Cluster
+// is not supported.
+const (
+	// MarksKey is a hash: where the logs stand. See State.
+	MarksKey = "writ:marks"
+	// CheckpointKey is a hash: the signed notes by log, and the ledger sequence
+	// that they account for. See Signed.
+	CheckpointKey = "writ:checkpoint"
+)
+
+// bundlesKey is a sorted set: the id of each bundle's first entry, scored with
+// its ledger sequence. A member's rank is the bundle's number. Not trimmed.
+func (l Log) bundlesKey() string { return l.Stream() + ":bundles" }
+
+// tileKey is a string: the tile's hashes, as many as there are yet.
+func (l Log) tileKey(level int, n int64) string {
+	return fmt.Sprintf("%s:tile:%d:%d", l.Stream(), level, n)
+}
+
+// TileHeight is the height of tiles, as C2SP tlog-tiles wants it.
+const TileHeight = 8
+
+// BundleSize is how many entries an entry bundle holds, and hashes a tile.
+const BundleSize = 1 << TileHeight
+
+// ID is a stream entry's id: <ms>-<ledger sequence>. Ms is the time at which
+// the ledger stored the message, or the id before if that is higher.
+type ID struct {
+	Ms       uint64
+	Sequence uint64
+}
+
+// MaxID is above every entry's id.
+var MaxID = ID{math.MaxUint64, math.MaxUint64}
+
+// String is the id as Redis writes it.
+func (i ID) String() string {
+	return strconv.FormatUint(i.Ms, 10) + "-" + strconv.FormatUint(i.Sequence, 10)
+}
+
+// Less tells whether i comes before other: by time, then by sequence.
+func (i ID) Less(other ID) bool {
+	return i.Ms < other.Ms || i.Ms == other.Ms && i.Sequence < other.Sequence
+}
+
+// ParseID reads an id.
+func ParseID(s string) (ID, error) {
+	a, b, ok := strings.Cut(s, "-")
+	ms, err1 := strconv.ParseUint(a, 10, 64)
+	seq, err2 := strconv.ParseUint(b, 10, 64)
+	if !ok || err1 != nil || err2 != nil {
+		return ID{}, fmt.Errorf("stream id %q is not <ms>-<sequence>", s)
+	}
+	return ID{ms, seq}, nil
+}
+
+// Entry is one entry of a log.
+type Entry struct {
+	Log   Log
+	Index int64 // number of the leaf in the log's tree, from 0
+	// ID is the entry's id; zero where a Source does not tell (C2SP entry
+	// bundles hold records only).
+	ID     ID
+	Record []byte // the exact bytes from the ledger: the leaf
+	Seal   string // kid.mac; empty where a Source does not tell
+}
+
+// LeafHash is the hash of the entry's leaf: SHA-256 of 0x00 and the record
+// (RFC 6962, 2.1).
+func (e Entry) LeafHash() tlog.Hash { return tlog.RecordHash(e.Record) }
+
+// ErrUnknown means that a Source cannot tell.
+var ErrUnknown = errors.New("this source cannot tell")
+
+// What reading a log can report beside fault.Unavailable.
+var (
+	// ErrTrimmed means that the entries asked for were older than the retention.
+	ErrTrimmed = errors.New("trimmed: older than the retention")
+	// ErrDamaged means that something of the log is missing or cannot be read:
+	// Verify tells what.
+	ErrDamaged = errors.New("the audit log is damaged")
+	// ErrNoCheckpoint means that nothing has been signed yet.
+	ErrNoCheckpoint = errors.New("the audit log has no checkpoint yet")
+)
+
+// Position is where one log stands.
+type Position struct {
+	Last  ID    // of the last entry ever appended; zero for none
+	Size  int64 // leaves of the tree
+	First int64 // index of the first entry that is not trimmed
+}
+
+// State is where the logs stand. Both are appended by one script.
+type State struct {
+	Decisions, Outcomes Position
+	// Sequence is the ledger sequence up to which every message is an entry of
+	// one of the logs or explained.
+	Sequence uint64
+	// Start is the first ledger sequence that is accounted for: 1, unless the
+	// ledger itself begins later.
+	Start uint64
+}
+
+// Of gives one log's position.
+func (s State) Of(l Log) Position {
+	if l == Outcomes {
+		return s.Outcomes
+	}
+	return s.Decisions
+}
+
+// Range is a run of ledger sequences, both ends included, that are no entries
+// of a log, and why.
+type Range struct {
+	First, Last uint64
+	Why         Why
+}
+
+// Why a ledger sequence is no entry.
+type Why byte
+
+// The reasons.
+const (
+	WhyRefused    Why = 'r' // refused: there is a dead letter of the service auditor
+	WhyCheckpoint Why = 'c' // a checkpoint of this log
+)

@@ -1,0 +1,146 @@
+package audit
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"github.com/google/uuid"
+	"github.com/redis/go-redis/v9"
+
+	"github.com/writ-project/writ/pkg/fault"
+)
+
+// The indexes are strings of fixed records in buckets, so that a batch of
+// entries costs a few appends and a look-up one read. They find; what they
+// find is read from the stream, and the proofs do not rest on them.
+const (
+	bucketMs        = 10 // ids: 2^10 ms of UUIDv7 time share a bucket
+	bucketSequence  = 12 // commands: 2^12 ledger sequences
+	bucketExplained = 16 // explained: 2^16 ledger sequences
+
+	idRecord        = 16 + 8 + 8 // a decision's id; the entry's ms and sequence
+	commandRecord   = 8 + 8 + 8  // the command's sequence; the outcome's ms and sequence
+	explainedRecord = 8 + 8 + 1  // first, last, why
+)
+
+// idsKey is the bucket of a decision's id: in the log of decisions it leads to
+// the decision, in that of outcomes to the outcome that acted on it.
+func (l Log) idsKey(id uuid.UUID) string {
+	ms := binary.BigEndian.Uint64(append([]byte{0, 0}, id[:6]...)) // RFC 9562, 5.7
+	return fmt.Sprintf("%s:ids:%d", l.Stream(), ms>>bucketMs)
+}
+
+// commandsKey is the bucket that leads from a command's ledger sequence to its outcome.
+func commandsKey(sequence uint64) string {
+	return fmt.Sprintf("%s:commands:%d", Outcomes.Stream(), sequence>>bucketSequence)
+}
+
+// explainedKey is the bucket of explained ranges that begin there.
+func explainedKey(sequence uint64) string {
+	return fmt.Sprintf("writ:explained:%d", sequence>>bucketExplained)
+}
+
+// Get gives the decision with this id. Only UUIDs are indexed, which all of
+// writ's decisions have. It reports fault.NotFound, also for one that is
+// trimmed.
+func (r *Reader) Get(ctx context.Context, decisionID string) (Entry, error) {
+	return r.byID(ctx, Decisions, decisionID)
+}
+
+// OutcomeActingOn gives the outcome of the command that was acted on by the
+// decision with this id. It reports fault.NotFound where there is none (yet).
+func (r *Reader) OutcomeActingOn(ctx context.Context, decisionID string) (Entry, error) {
+	return r.byID(ctx, Outcomes, decisionID)
+}
+
+func (r *Reader) byID(ctx context.Context, l Log, text string) (Entry, error) {
+	id, err := uuid.Parse(text)
+	if err != nil || id.String() != text {
+		return Entry{}, fault.Missing(l.Field(), text)
+	}
+	return r.lookUp(ctx, l, l.idsKey(id), id[:], idRecord, text)
+}
+
+// OutcomeOf gives the outcome of the command whose decision stands at this
+// ledger sequence (its entry's ID.Sequence). It reports fault.NotFound where
+// there is none (yet).
+func (r *Reader) OutcomeOf(ctx context.Context, sequence uint64) (Entry, error) {
+	return r.lookUp(ctx, Outcomes, commandsKey(sequence), binary.BigEndian.AppendUint64(nil, sequence), commandRecord, fmt.Sprint("of ", sequence))
+}
+
+// lookUp finds a record that begins with want in a bucket, and its entry.
+func (r *Reader) lookUp(ctx context.Context, l Log, bucket string, want []byte, size int, name string) (Entry, error) {
+	b, err := r.rdb.Get(ctx, bucket).Bytes()
+	if err != nil && !errors.Is(err, redis.Nil) {
+		return Entry{}, fault.Unreachable(Dependency, err)
+	}
+	for ; len(b) >= size; b = b[size:] {
+		if !bytes.HasPrefix(b, want) {
+			continue
+		}
+		at := b[len(want):]
+		id := ID{binary.BigEndian.Uint64(at), binary.BigEndian.Uint64(at[8:])}
+		entries, err := r.Range(ctx, l, Span{From: id, To: id, Limit: 1})
+		if err != nil || len(entries) == 1 {
+			return first(entries), err
+		}
+	}
+	return Entry{}, fault.Missing(l.Field(), name)
+}
+
+func first(entries []Entry) Entry {
+	if len(entries) == 0 {
+		return Entry{}
+	}
+	return entries[0]
+}
+
+// BySequence gives the entry with this ledger sequence. It reports
+// fault.NotFound where the log has none, also for one that is trimmed.
+func (r *Reader) BySequence(ctx context.Context, l Log, sequence uint64) (Entry, error) {
+	ids, err := r.rdb.ZRevRangeByScore(ctx, l.bundlesKey(), &redis.ZRangeBy{Min: "-inf", Max: fmt.Sprint(sequence), Count: 1}).Result()
+	if err != nil {
+		return Entry{}, fault.Unreachable(Dependency, err)
+	}
+	if len(ids) == 1 {
+		from, err := ParseID(ids[0])
+		if err != nil {
+			return Entry{}, fmt.Errorf("%w: %s: %w", ErrDamaged, l.bundlesKey(), err)
+		}
+		entries, err := r.Range(ctx, l, Span{From: from, To: MaxID, Limit: BundleSize})
+		if err != nil {
+			return Entry{}, err
+		}
+		for _, e := range entries {
+			if e.ID.Sequence == sequence {
+				return e, nil
+			}
+		}
+	}
+	return Entry{}, fault.Missing(l.Field(), fmt.Sprint("at ", sequence))
+}
+
+// Explained implements Source: one bucket at a time.
+func (r *Reader) Explained(ctx context.Context, from uint64) (ranges []Range, next uint64, err error) {
+	s, err := r.State(ctx)
+	if err != nil {
+		return nil, 0, err
+	}
+	b, err := r.rdb.Get(ctx, explainedKey(from)).Bytes()
+	if err != nil && !errors.Is(err, redis.Nil) {
+		return nil, 0, fault.Unreachable(Dependency, err)
+	}
+	for ; len(b) >= explainedRecord; b = b[explainedRecord:] {
+		x := Range{binary.BigEndian.Uint64(b), binary.BigEndian.Uint64(b[8:]), Why(b[16])}
+		if x.Last >= from {
+			ranges = append(ranges, x)
+		}
+	}
+	if next = (from>>bucketExplained + 1) << bucketExplained; next > s.Sequence {
+		next = 0
+	}
+	return ranges, next, nil
+}

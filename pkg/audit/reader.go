@@ -1,0 +1,264 @@
+package audit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+
+	"github.com/redis/go-redis/v9"
+	"golang.org/x/mod/sumdb/tlog"
+
+	"github.com/writ-project/writ/pkg/fault"
+)
+
+// Dependency is the name of Redis in /readyz and in errors.
+const Dependency = "redis"
+
+// MaxRange is the most entries that one Range gives.
+const MaxRange = 512
+
+// Reader reads the logs from Redis. It is safe for concurrent use, and a
+// Source. Every call is bounded in what it reads; deadlines are the context's.
+// Errors are fault.Unavailable where not said otherwise.
+type Reader struct{ rdb redis.UniversalClient }
+
+// NewReader makes a Reader; the client stays the caller's.
+func NewReader(rdb redis.UniversalClient) *Reader { return &Reader{rdb} }
+
+var _ Source = (*Reader)(nil)
+
+// State tells where the logs stand.
+func (r *Reader) State(ctx context.Context) (State, error) {
+	m, err := r.rdb.HGetAll(ctx, MarksKey).Result()
+	if err != nil {
+		return State{}, fault.Unreachable(Dependency, err)
+	}
+	return parseState(m)
+}
+
+func parseState(m map[string]string) (s State, err error) {
+	number := func(field string) uint64 {
+		v, e := strconv.ParseUint(m[field], 10, 63)
+		if m[field] != "" && e != nil {
+			err = fmt.Errorf("%w: %s: %s is %q", ErrDamaged, MarksKey, field, m[field])
+		}
+		return v
+	}
+	position := func(l Log) (p Position) {
+		if text := m[string(l)]; text != "" {
+			var e error
+			if p.Last, e = ParseID(text); e != nil {
+				err = fmt.Errorf("%w: %s: %w", ErrDamaged, MarksKey, e)
+			}
+		}
+		p.Size, p.First = int64(number(string(l)+"_size")), int64(number(string(l)+"_first"))
+		return p
+	}
+	s = State{Decisions: position(Decisions), Outcomes: position(Outcomes), Sequence: number("sequence"), Start: number("start")}
+	return s, err
+}
+
+// Span says which entries a Range gives: those with ids from From to To, both
+// included, oldest first or newest first.
+type Span struct {
+	From, To  ID
+	Backwards bool
+	Limit     int // at most MaxRange; 0 means that
+}
+
+// Range gives one bounded step of a log: up to span.Limit entries from the
+// span's beginning (its end when Backwards), with their indexes. Fewer than the
+// limit means that there are no more. To go on, move From behind (To before)
+// the last entry's id; see ID.Next and ID.Prev. No content is looked at: what
+// filters does so for itself.
+func (r *Reader) Range(ctx context.Context, l Log, span Span) ([]Entry, error) {
+	if span.To.Less(span.From) {
+		return nil, nil
+	}
+	limit := int64(span.Limit)
+	if limit <= 0 || limit > MaxRange {
+		limit = MaxRange
+	}
+	var found []redis.XMessage
+	var err error
+	if span.Backwards {
+		found, err = r.rdb.XRevRangeN(ctx, l.Stream(), span.To.String(), span.From.String(), limit).Result()
+	} else {
+		found, err = r.rdb.XRangeN(ctx, l.Stream(), span.From.String(), span.To.String(), limit).Result()
+	}
+	if err != nil {
+		return nil, fault.Unreachable(Dependency, err)
+	}
+	if len(found) == 0 {
+		return nil, nil
+	}
+	entries := make([]Entry, len(found))
+	for i, m := range found {
+		if entries[i], err = entry(l, m); err != nil {
+			return nil, err
+		}
+	}
+	// The oldest one may be trimmed right now, which cuts the end of a backwards
+	// step off; the newest one is the last to go.
+	first, step := 0, int64(1)
+	if span.Backwards {
+		step = -1
+	}
+	index, err := r.index(ctx, l, entries[0].ID)
+	for errors.Is(err, ErrTrimmed) && !span.Backwards && first+1 < len(entries) {
+		first = min(first+BundleSize/2, len(entries)-1)
+		index, err = r.index(ctx, l, entries[first].ID)
+	}
+	if errors.Is(err, ErrTrimmed) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	entries = entries[first:]
+	for i := range entries {
+		entries[i].Index = index + int64(i)*step
+	}
+	return entries, nil
+}
+
+// Next is the lowest id after i.
+func (i ID) Next() ID {
+	if i.Sequence++; i.Sequence == 0 {
+		i.Ms++
+	}
+	return i
+}
+
+// Prev is the highest id before i, which is not zero.
+func (i ID) Prev() ID {
+	if i.Sequence--; i.Sequence+1 == 0 {
+		i.Ms--
+	}
+	return i
+}
+
+// entry reads a stream entry; its index is for the caller to find.
+func entry(l Log, m redis.XMessage) (Entry, error) {
+	id, err := ParseID(m.ID)
+	if err != nil {
+		return Entry{}, fault.Unreachable(Dependency, err)
+	}
+	record, _ := m.Values[l.Field()].(string) // a missing one is what Verify finds
+	seal, _ := m.Values[SealField].(string)
+	return Entry{Log: l, ID: id, Record: []byte(record), Seal: seal}, nil
+}
+
+// indexLua gives the index of an entry: KEYS the stream and its bundles, ARGV
+// the id and its sequence. It counts in Redis, so that no record travels.
+var indexLua = redis.NewScript(`
+local first = redis.call('ZREVRANGEBYSCORE', KEYS[2], ARGV[2], '-inf', 'LIMIT', 0, 1)
+if #first == 0 then
+  return -1
+end
+local found = redis.call('XRANGE', KEYS[1], first[1], ARGV[1], 'COUNT', 256)
+if #found == 0 or found[#found][1] ~= ARGV[1] then
+  return -1
+end
+return redis.call('ZRANK', KEYS[2], first[1]) * 256 + #found - 1
+`)
+
+// index reports ErrTrimmed when the entry is not there.
+func (r *Reader) index(ctx context.Context, l Log, id ID) (int64, error) {
+	n, err := indexLua.Run(ctx, r.rdb, []string{l.Stream(), l.bundlesKey()}, id.String(), id.Sequence).Int64()
+	if err != nil {
+		return 0, fault.Unreachable(Dependency, err)
+	}
+	if n < 0 {
+		return 0, ErrTrimmed
+	}
+	return n, nil
+}
+
+// At gives the entry with this index. It reports ErrTrimmed, or ErrDamaged when
+// there is none where one should be.
+func (r *Reader) At(ctx context.Context, l Log, index int64) (Entry, error) {
+	entries, err := r.Entries(ctx, l, index/BundleSize, int(index%BundleSize)+1)
+	if err != nil {
+		return Entry{}, err
+	}
+	if int64(len(entries)) != index%BundleSize+1 {
+		return Entry{}, fmt.Errorf("%w: %s has no entry %d", ErrDamaged, l, index)
+	}
+	return entries[len(entries)-1], nil
+}
+
+// Entries implements Source. It reports ErrTrimmed, and ErrDamaged for a bundle
+// that is not known.
+func (r *Reader) Entries(ctx context.Context, l Log, n int64, width int) ([]Entry, error) {
+	if n < 0 || width < 1 || width > BundleSize {
+		return nil, fmt.Errorf("%w: %s has no bundle %d of %d entries", ErrDamaged, l, n, width)
+	}
+	ids, err := r.rdb.ZRange(ctx, l.bundlesKey(), n, n+1).Result()
+	if err != nil {
+		return nil, fault.Unreachable(Dependency, err)
+	}
+	to := "+"
+	var found []redis.XMessage
+	if len(ids) > 0 {
+		if len(ids) > 1 {
+			to = "(" + ids[1]
+		}
+		if found, err = r.rdb.XRangeN(ctx, l.Stream(), ids[0], to, int64(width)).Result(); err != nil {
+			return nil, fault.Unreachable(Dependency, err)
+		}
+	}
+	if len(found) < width { // trimmed, also in between, or damaged
+		s, err := r.State(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if n*BundleSize < s.Of(l).First {
+			return nil, ErrTrimmed
+		}
+		if len(ids) == 0 {
+			return nil, fmt.Errorf("%w: %s has no bundle %d", ErrDamaged, l, n)
+		}
+	}
+	entries := make([]Entry, len(found))
+	for i, m := range found {
+		if entries[i], err = entry(l, m); err != nil {
+			return nil, err
+		}
+		entries[i].Index = n*BundleSize + int64(i)
+	}
+	return entries, nil
+}
+
+// Tile implements Source. It reports ErrDamaged when fewer hashes are there.
+func (r *Reader) Tile(ctx context.Context, l Log, t tlog.Tile) ([]byte, error) {
+	if t.H != TileHeight || t.L < 0 || t.L > 63 || t.N < 0 || t.W < 1 || t.W > BundleSize {
+		return nil, fmt.Errorf("%w: no such tile %v", ErrDamaged, t)
+	}
+	want := int64(t.W) * tlog.HashSize
+	b, err := r.rdb.GetRange(ctx, l.tileKey(t.L, t.N), 0, want-1).Bytes()
+	if err != nil {
+		return nil, fault.Unreachable(Dependency, err)
+	}
+	if int64(len(b)) != want {
+		return nil, fmt.Errorf("%w: %s of %s has %d bytes, want %d", ErrDamaged, TilePath(t), l, len(b), want)
+	}
+	return b, nil
+}
+
+// Checkpoints implements Source.
+func (r *Reader) Checkpoints(ctx context.Context) (Signed, error) {
+	m, err := r.rdb.HGetAll(ctx, CheckpointKey).Result()
+	if err != nil {
+		return Signed{}, fault.Unreachable(Dependency, err)
+	}
+	if m["decisions"] == "" || m["outcomes"] == "" {
+		return Signed{}, ErrNoCheckpoint
+	}
+	sequence, err := strconv.ParseUint(m["sequence"], 10, 64)
+	if err != nil {
+		return Signed{}, fmt.Errorf("%w: %s: sequence %q", ErrDamaged, CheckpointKey, m["sequence"])
+	}
+	return Signed{[]byte(m["decisions"]), []byte(m["outcomes"]), sequence}, nil
+}
