@@ -27,11 +27,15 @@ const maxError = 1 << 10
 func (w *worker) attempt(ctx context.Context, msg jetstream.Msg, j *Job) {
 	j.Attempts = w.q.Attempts
 	if j.Status == Running && j.Last() { // counted when it began: it never ended
-		w.dead(ctx, msg, j, errDied)
+		cause := errDied
+		if j.Error != "" { // it did end, but its last step failed
+			cause = errors.New(j.Error)
+		}
+		w.dead(ctx, msg, j, cause)
 		return
 	}
 	j.Attempt++
-	j.Status, j.StartedAt, j.FinishedAt, j.NotBefore = Running, now(), time.Time{}, time.Time{}
+	j.Status, j.StartedAt, j.FinishedAt, j.NotBefore, j.Error = Running, now(), time.Time{}, time.Time{}, ""
 	if err := w.states.put(ctx, j); err != nil { // another worker or a person was faster, or an outage
 		w.later(msg, time.Second)
 		return
@@ -183,6 +187,10 @@ func (w *worker) dead(ctx context.Context, msg jetstream.Msg, j *Job, cause erro
 	ctx, cancel := context.WithTimeout(ctx, 2*callTimeout)
 	defer cancel()
 	if w.q.Exhausted != nil {
+		if j.Error = printable(cause.Error()); !w.keepRecord(ctx, j) {
+			w.later(msg, time.Second)
+			return
+		}
 		if err := w.exhausted(ctx, *j, cause); err != nil {
 			w.cfg.Log.WarnContext(ctx, "a dead job's last step failed, it will be tried again", "queue", j.Queue, "job", j.ID, "error", err)
 			w.later(msg, w.pause(1)) // the record says running on the last attempt: this comes again
