@@ -24,6 +24,8 @@ const (
 	TypeWrit     = "writ.command.v1"
 	TypeDecision = "writ.decision.v1"
 	TypeOutcome  = "writ.outcome.v1"
+	// TypeCheckpoint is the auditor's.
+	TypeCheckpoint = "writ.checkpoint.v1"
 )
 
 // ContentType is the message header's value (CloudEvents NATS binding, structured mode).
@@ -32,6 +34,11 @@ const ContentType = "application/cloudevents+json"
 // MaxEvent is the size of the largest event, in bytes: a body of 1 MiB, its
 // decision and the envelope.
 const MaxEvent = 1<<20 + 256<<10
+
+// MaxRecord is the size of the largest decision or outcome, in bytes: the audit
+// log is served as entry bundles (C2SP tlog-tiles), which write lengths as two
+// bytes. What is larger is refused where it is made.
+const MaxRecord = 1<<16 - 1
 
 // Leeway is how far the clocks of api and worker may differ when a writ's
 // expiry is judged.
@@ -51,13 +58,15 @@ type Event struct {
 	Time time.Time
 	Seal Seal
 
-	RawDecision json.RawMessage
-	RawCommand  json.RawMessage
-	RawOutcome  json.RawMessage
+	RawDecision   json.RawMessage
+	RawCommand    json.RawMessage
+	RawOutcome    json.RawMessage
+	RawCheckpoint json.RawMessage
 
-	Decision Decision // set for TypeWrit and TypeDecision
-	Command  Command  // set for TypeWrit
-	Outcome  Outcome  // set for TypeOutcome
+	Decision   Decision   // set for TypeWrit and TypeDecision
+	Command    Command    // set for TypeWrit
+	Outcome    Outcome    // set for TypeOutcome
+	Checkpoint Checkpoint // set for TypeCheckpoint
 }
 
 // NewWrit binds the command to the decision, seals the decision and encodes
@@ -76,7 +85,7 @@ func NewWrit(keys *Keyring, d *Decision, c *Command, expires time.Time) (Message
 	m := Message{ID: c.ID, Subject: CommandSubject(c.Kind, Partition(c.ResourceID), c.Action)}
 	m.Data = encode(header{id: m.ID, kind: TypeWrit, source: "/writ/api", subject: c.Kind + "/" + c.ResourceID, at: c.IssuedAt},
 		keys.Seal(rawDecision), part{"decision", rawDecision}, part{"command", rawCommand})
-	return m, sized(m)
+	return m, errors.Join(bounded("decision", d.ID, rawDecision), sized(m))
 }
 
 // NewDecision seals and encodes a decision that permits no command.
@@ -97,7 +106,7 @@ func DecisionMessage(keys *Keyring, d *Decision, raw []byte) (Message, error) {
 	}
 	m.Data = encode(header{id: m.ID, kind: TypeDecision, source: source, subject: d.Resource.Kind + "/" + d.Resource.ID, at: d.EvaluatedAt},
 		keys.Seal(raw), part{"decision", raw})
-	return m, sized(m)
+	return m, errors.Join(bounded("decision", d.ID, raw), sized(m))
 }
 
 // NewOutcome seals and encodes an outcome.
@@ -114,7 +123,7 @@ func OutcomeMessage(keys *Keyring, o *Outcome, raw []byte) (Message, error) {
 	m := Message{ID: o.ID, Subject: OutcomeSubject(o.Kind, o.Action, o.Status)}
 	m.Data = encode(header{id: m.ID, kind: TypeOutcome, source: "/writ/worker", subject: o.Kind + "/" + o.ResourceID, at: o.At},
 		keys.Seal(raw), part{"outcome", raw})
-	return m, sized(m)
+	return m, errors.Join(bounded("outcome", o.ID, raw), sized(m))
 }
 
 // EncodeDecision gives a decision's bytes, for DecisionMessage.
@@ -133,6 +142,14 @@ func marshal(v any) ([]byte, error) {
 		return nil, err
 	}
 	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
+}
+
+// bounded reports a record that is too large to be one.
+func bounded(what, id string, raw []byte) error {
+	if len(raw) > MaxRecord {
+		return fmt.Errorf("%w: %s %s of %d bytes, at most %d", ErrMalformed, what, id, len(raw), MaxRecord)
+	}
+	return nil
 }
 
 func sized(m Message) error {
@@ -210,28 +227,11 @@ func plain(s string) bool {
 // Parse reads an event; there is none beside an error, which is ErrMalformed or
 // ErrVersion. It does not look at the seal: see Verify.
 func Parse(data []byte) (*Event, error) {
-	if len(data) > MaxEvent {
-		return nil, fmt.Errorf("%w: %d bytes, at most %d", ErrMalformed, len(data), MaxEvent)
-	}
-	e, ok := parseOwn(data)
-	if !ok {
-		var err error
-		if e, err = parseAny(data); err != nil {
-			return nil, err
-		}
-	}
-	var err error
-	switch e.Type {
-	case TypeWrit:
-		err = errors.Join(read("decision", e.RawDecision, &e.Decision), read("command", e.RawCommand, &e.Command))
-	case TypeDecision:
-		err = read("decision", e.RawDecision, &e.Decision)
-	case TypeOutcome:
-		err = read("outcome", e.RawOutcome, &e.Outcome)
-	default:
-		err = fmt.Errorf("%w: type %q", ErrVersion, e.Type)
-	}
+	e, err := envelope(data)
 	if err != nil {
+		return nil, err
+	}
+	if err := e.read(); err != nil {
 		return nil, err
 	}
 	return e, nil
@@ -245,10 +245,11 @@ func parseAny(data []byte) (*Event, error) {
 		Type        string    `json:"type"`
 		Time        time.Time `json:"time"`
 		Data        struct {
-			Decision json.RawMessage `json:"decision"`
-			Command  json.RawMessage `json:"command"`
-			Outcome  json.RawMessage `json:"outcome"`
-			Seal     Seal            `json:"seal"`
+			Decision   json.RawMessage `json:"decision"`
+			Command    json.RawMessage `json:"command"`
+			Outcome    json.RawMessage `json:"outcome"`
+			Checkpoint json.RawMessage `json:"checkpoint"`
+			Seal       Seal            `json:"seal"`
 		} `json:"data"`
 	}
 	if err := json.Unmarshal(data, &env); err != nil {
@@ -262,7 +263,7 @@ func parseAny(data []byte) (*Event, error) {
 	}
 	return &Event{
 		ID: env.ID, Type: env.Type, Time: env.Time, Seal: env.Data.Seal,
-		RawDecision: env.Data.Decision, RawCommand: env.Data.Command, RawOutcome: env.Data.Outcome,
+		RawDecision: env.Data.Decision, RawCommand: env.Data.Command, RawOutcome: env.Data.Outcome, RawCheckpoint: env.Data.Checkpoint,
 	}, nil
 }
 
@@ -288,6 +289,15 @@ func (e *Event) Verify(keys *Keyring, subject string) error {
 		return fits(
 			match{"id", e.ID, o.ID},
 			match{"subject", subject, OutcomeSubject(o.Kind, o.Action, o.Status)},
+		)
+	}
+	if e.Type == TypeCheckpoint {
+		if err := keys.Verify(e.RawCheckpoint, e.Seal); err != nil {
+			return err
+		}
+		return fits(
+			match{"id", e.ID, e.Checkpoint.ID},
+			match{"subject", subject, CheckpointSubject(e.Checkpoint.Key)},
 		)
 	}
 	if err := keys.Verify(e.RawDecision, e.Seal); err != nil {

@@ -37,6 +37,9 @@ func parseOwn(data []byte) (*Event, bool) {
 	case TypeOutcome:
 		r.literal(`"outcome":`)
 		e.RawOutcome = r.object()
+	case TypeCheckpoint:
+		r.literal(`"checkpoint":`)
+		e.RawCheckpoint = r.object()
 	default:
 		return nil, false
 	}

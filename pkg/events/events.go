@@ -7,8 +7,9 @@
 //	{"decision": <decision>, "command": <command>, "seal": <seal>}   a writ
 //	{"decision": <decision>, "seal": <seal>}                         a decision
 //	{"outcome": <outcome>, "seal": <seal>}                           an outcome
+//	{"checkpoint": <checkpoint>, "seal": <seal>}                     a checkpoint of the audit log
 //
-// The decision's, command's and outcome's bytes are encoded once and never
+// The decision's, command's, outcome's and checkpoint's bytes are encoded once and never
 // encoded again: they are what is hashed, sealed and kept in the audit log.
 //
 // The package imports the standard library only: whoever reads the ledger can

@@ -91,7 +91,18 @@ func examples(t testing.TB) map[string]events.Message {
 	if out["outcome"], err = events.NewOutcome(k, outcome()); err != nil {
 		t.Fatal(err)
 	}
+	if out["checkpoint"], err = events.NewCheckpoint(k, checkpoint()); err != nil {
+		t.Fatal(err)
+	}
 	return out
+}
+
+func checkpoint() *events.Checkpoint {
+	return &events.Checkpoint{
+		ID: events.CheckpointID("0a1b2c3d", 2, 0), Key: "0a1b2c3d", Sequence: 3, At: at,
+		Decisions: "writ/test/decisions\n2\nnND/nri/U0xuHUrYSy0HtMeal2vzD9V4k/BO79C+QeI=\n\n— writ/test/decisions Kh0c\n",
+		Outcomes:  "writ/test/outcomes\n0\n47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=\n\n— writ/test/outcomes Kh0c\n",
+	}
 }
 
 func parse(t testing.TB, data []byte) *events.Event {

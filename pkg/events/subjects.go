@@ -18,6 +18,8 @@ const (
 	prefixCommand  = "writ.cmd"
 	prefixDecision = "writ.decision"
 	prefixOutcome  = "writ.outcome"
+
+	prefixCheckpoint = "writ.checkpoint"
 )
 
 // What the streams listen to.
@@ -25,8 +27,10 @@ const (
 	AllCommands  = prefixCommand + ".>"
 	AllDecisions = prefixDecision + ".>"
 	AllOutcomes  = prefixOutcome + ".>"
-	AllDead      = "writ.dead.>"
-	AllJobs      = "writ.job.>"
+
+	AllCheckpoints = prefixCheckpoint + ".>"
+	AllDead        = "writ.dead.>"
+	AllJobs        = "writ.job.>"
 )
 
 // Partitions is the number of partitions of commands. It is part of the wire

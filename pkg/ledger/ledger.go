@@ -148,8 +148,8 @@ func ensure(ctx context.Context, js jetstream.JetStream, cfg Config) (jetstream.
 	}
 	stream, err := js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
 		Name:               events.StreamLedger,
-		Description:        "writ: commands with their decisions, all other decisions, outcomes",
-		Subjects:           []string{events.AllCommands, events.AllDecisions, events.AllOutcomes},
+		Description:        "writ: commands with their decisions, all other decisions, outcomes, checkpoints of the audit log",
+		Subjects:           []string{events.AllCommands, events.AllDecisions, events.AllOutcomes, events.AllCheckpoints},
 		Storage:            jetstream.FileStorage,
 		Retention:          jetstream.LimitsPolicy,
 		Discard:            jetstream.DiscardNew,

@@ -1,0 +1,83 @@
+package events_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/writ-project/writ/pkg/events"
+)
+
+// What is skimmed is verified like what is read as a whole, on any subject and
+// with any byte changed.
+func TestSkimRefusesWhatParseRefuses(t *testing.T) {
+	k := ring(t, key1)
+	for name, m := range examples(t) {
+		for i := -1; i < len(m.Data); i++ {
+			data := bytes.Clone(m.Data)
+			if i >= 0 {
+				data[i] ^= 1
+			}
+			for _, subject := range []string{m.Subject, m.Subject + "x"} {
+				verdict := func(e *events.Event, err error) error {
+					if err == nil {
+						err = e.Verify(k, subject)
+					}
+					return err
+				}
+				parsed, skimmed := verdict(events.Parse(data)), verdict(events.Skim(data))
+				if (parsed == nil) != (skimmed == nil) {
+					t.Fatalf("%s, byte %d on %s: %v, skimmed: %v", name, i, subject, parsed, skimmed)
+				}
+			}
+		}
+		full, err := events.Parse(m.Data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		e, err := events.Skim(m.Data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(e.RawDecision, full.RawDecision) || !bytes.Equal(e.RawOutcome, full.RawOutcome) || e.Decision.ID != full.Decision.ID ||
+			e.Outcome != full.Outcome || e.Checkpoint != full.Checkpoint {
+			t.Errorf("%s: %+v", name, e)
+		}
+	}
+}
+
+func TestRecordsThatAreTooLargeAreRefused(t *testing.T) {
+	k := ring(t, key1)
+	large := json.RawMessage(`"` + strings.Repeat("x", events.MaxRecord) + `"`)
+	d := decision()
+	d.Plan = large
+	if _, err := events.NewDecision(k, d); !errors.Is(err, events.ErrMalformed) {
+		t.Errorf("decision: %v", err)
+	}
+	if _, err := events.NewWrit(k, d, commandOf(d), at); !errors.Is(err, events.ErrMalformed) {
+		t.Errorf("writ: %v", err)
+	}
+	o := outcome()
+	o.Reason = string(large)
+	if _, err := events.NewOutcome(k, o); !errors.Is(err, events.ErrMalformed) {
+		t.Errorf("outcome: %v", err)
+	}
+	m, _ := events.NewDecision(k, d) // made, but not to be sent
+	if _, err := events.Parse(m.Data); !errors.Is(err, events.ErrMalformed) {
+		t.Errorf("read: %v", err)
+	}
+}
+
+func TestSealsAsText(t *testing.T) {
+	s := events.Seal{KeyID: "a.b", MAC: "x-_"}
+	if got, err := events.ParseSeal(s.String()); err != nil || got != s {
+		t.Errorf("%+v, %v", got, err)
+	}
+	for _, bad := range []string{"", "x", ".x"} {
+		if _, err := events.ParseSeal(bad); !errors.Is(err, events.ErrSeal) {
+			t.Errorf("%q: %v", bad, err)
+		}
+	}
+}
