@@ -38,6 +38,9 @@ type devCmd struct {
 	Cerbos      string `help:"embed:FOLDER, or a PDP's gRPC address." env:"WRIT_CERBOS" default:"embed:policies"`
 	LedgerSync  string `help:"When the ledger is fsynced: always, or an interval such as 1s." env:"WRIT_LEDGER_SYNC" default:"always"`
 	LedgerMax   int64  `help:"How large the ledger may grow, in bytes; 0 for no limit." env:"WRIT_LEDGER_MAX_BYTES" default:"0"`
+	MaxInFlight uint   `help:"How many requests are worked on at a time; 0 for no limit." env:"WRIT_MAX_IN_FLIGHT" default:"1024"`
+	RateLimit   uint   `help:"How many requests a second one principal may send; 0 for no limit." env:"WRIT_RATE_LIMIT" default:"1000"`
+	MaxBacklog  uint   `help:"How many commands may wait to be applied; 0 for no limit." env:"WRIT_MAX_BACKLOG" default:"100000"`
 }
 
 // stack is the local stack while it runs.
@@ -258,6 +261,7 @@ func (s *stack) startServices(ctx context.Context) error {
 			NATSURL: s.local.NATS, LedgerReplicas: 1, LedgerMaxBytes: s.cmd.LedgerMax, DatabaseURL: s.local.Database, Cerbos: s.cmd.Cerbos,
 			SealKeys: s.keys.SealKeys, PublicURL: s.local.API, StytchProjectID: localProject, StytchSecret: s.keys.StytchSecret,
 			StytchBaseURL: s.local.Mailbox, Listener: ln[2], Log: telemetry.LoggerFromEnv("writ-api"), Version: version(),
+			MaxInFlight: s.cmd.MaxInFlight, RateLimit: s.cmd.RateLimit, MaxBacklog: s.cmd.MaxBacklog,
 		})
 	}, nil)
 	for _, base := range []string{s.local.Worker, s.local.API, s.local.Auditor} {

@@ -22,7 +22,7 @@ type Backlog struct {
 
 // NewBacklog makes a Backlog that measures with measure while Run runs. It
 // refuses while there are more than max; 0 means no limit.
-func NewBacklog(max int, measure func(context.Context) (uint64, error)) *Backlog {
+func NewBacklog(max uint, measure func(context.Context) (uint64, error)) *Backlog {
 	return &Backlog{max: uint64(max), measure: measure}
 }
 

@@ -4,6 +4,7 @@
 package limit
 
 import (
+	"math"
 	"net/http"
 	"time"
 
@@ -18,12 +19,12 @@ const retryAfter = "1"
 // InFlight gives a middleware that lets at most max requests through at a time
 // and answers any other 503 at once; 0 means no limit. It counts whole
 // requests, so streams and requests that wait for an outcome hold a place.
-func InFlight(max int) func(http.Handler) http.Handler {
+func InFlight(max uint) func(http.Handler) http.Handler {
+	places := make(chan struct{}, min(max, 1<<20)) // of all routes together: chi wraps each of a group by itself
 	return func(next http.Handler) http.Handler {
-		if max <= 0 {
+		if max == 0 {
 			return next
 		}
-		places := make(chan struct{}, max)
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			select {
 			case places <- struct{}{}:
@@ -46,11 +47,11 @@ type Rate struct{ limiter *httprate.RateLimiter }
 
 // NewRate makes a Rate of perSecond for each key; nil, which allows
 // everything, for 0.
-func NewRate(perSecond int) *Rate {
-	if perSecond <= 0 {
+func NewRate(perSecond uint) *Rate {
+	if perSecond == 0 {
 		return nil
 	}
-	return &Rate{httprate.NewRateLimiter(perSecond, time.Second, httprate.WithResponseHeaders(httprate.ResponseHeaders{}))}
+	return &Rate{httprate.NewRateLimiter(int(min(perSecond, math.MaxInt32)), time.Second, httprate.WithResponseHeaders(httprate.ResponseHeaders{}))}
 }
 
 // Allow counts one for key and gives nil, or the problem to answer with: 429.

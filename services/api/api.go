@@ -22,6 +22,7 @@ import (
 	"github.com/writ-project/writ/pkg/identity"
 	"github.com/writ-project/writ/pkg/kinds"
 	"github.com/writ-project/writ/pkg/ledger"
+	"github.com/writ-project/writ/pkg/limit"
 	"github.com/writ-project/writ/pkg/store"
 	"github.com/writ-project/writ/pkg/telemetry"
 	"github.com/writ-project/writ/services/api/internal/server"
@@ -41,6 +42,11 @@ type Config struct {
 	StytchProjectID string `env:"STYTCH_PROJECT_ID,required,notEmpty"`
 	StytchSecret    string `env:"STYTCH_SECRET,required,notEmpty"`
 	StytchBaseURL   string `env:"STYTCH_BASE_URL"`
+
+	// Past these a request is refused at once; 0 means no limit.
+	MaxInFlight uint `env:"WRIT_MAX_IN_FLIGHT" envDefault:"1024"` // requests
+	RateLimit   uint `env:"WRIT_RATE_LIMIT" envDefault:"1000"`    // requests a second of one principal
+	MaxBacklog  uint `env:"WRIT_MAX_BACKLOG" envDefault:"100000"` // commands that wait to be applied
 
 	// Listener takes the requests; nil means to listen on Addr.
 	Listener net.Listener `env:"-"`
@@ -108,9 +114,17 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		// Sessions are verified with cached keys, so an outage of Stytch is reported, not fatal.
 		health.Check{Name: "stytch", Critical: false, Func: id.Ping},
 	)
+	backlog := limit.NewBacklog(cfg.MaxBacklog, func(ctx context.Context) (n uint64, err error) {
+		lag, err := led.Lag(ctx)
+		for _, waiting := range lag {
+			n += waiting
+		}
+		return n, err
+	})
 	srv, handler, err := server.New(server.Config{
 		Ledger: led, Store: st, Authz: az, Identity: id, Keys: keys, Kinds: kinds.All, Health: probes,
 		Telemetry: tel, Log: cfg.Log, Version: cfg.Version, PublicURL: cfg.PublicURL, Stopping: ctx.Done(),
+		MaxInFlight: cfg.MaxInFlight, RateLimit: cfg.RateLimit, Backlog: backlog,
 	})
 	if err != nil {
 		return err
@@ -118,6 +132,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	defer srv.Close()
 
 	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return backlog.Run(ctx) })
 	g.Go(func() error {
 		return probes.Serve(ctx, &http.Server{
 			Handler: handler, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: time.Minute,

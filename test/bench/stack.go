@@ -104,6 +104,7 @@ func binary(ctx context.Context, root, temp string) (string, error) {
 func (s *stack) start(ctx context.Context, root string) error {
 	any := "127.0.0.1:0"
 	s.process = exec.Command(s.bin, "dev", "--data", s.data, "--seed=false", "--cerbos", "embed:"+filepath.Join(root, "policies"),
+		"--rate-limit", "0", // a few users send all of it
 		"--api-addr", any, "--auditor-addr", any, "--worker-addr", any, "--mailbox-addr", any, "--nats-addr", any, "--redis-addr", any)
 	s.process.Stdout, s.process.Stderr = &s.output, &s.output
 	s.process.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is for us: we stop it

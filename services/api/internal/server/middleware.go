@@ -4,6 +4,13 @@ import (
 	"context"
 	"net/http"
 	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humachi"
+
+	"github.com/writ-project/writ/pkg/gate"
+	"github.com/writ-project/writ/pkg/limit"
+	"github.com/writ-project/writ/pkg/problem"
 )
 
 // deadline bounds a request: our own work and what the client asked to wait.
@@ -14,6 +21,21 @@ func deadline(next http.Handler) http.Handler {
 		defer cancel()
 		next.ServeHTTP(w, r.WithContext(ctx))
 	})
+}
+
+// notTooOften refuses requests of a principal who sends too many. It comes
+// after the gate: who is not signed in is refused there.
+func (s *Server) notTooOften(rate *limit.Rate) func(huma.Context, func(huma.Context)) {
+	return func(hc huma.Context, next func(huma.Context)) {
+		if c := gate.CallerOf(hc.Context()); c != nil {
+			r, w := humachi.Unwrap(hc)
+			if p := rate.Allow(w, r, c.ID); p != nil {
+				problem.Answer(s.api, hc, p)
+				return
+			}
+		}
+		next(hc)
+	}
 }
 
 // within bounds a step of a request.

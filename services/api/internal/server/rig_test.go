@@ -24,6 +24,7 @@ import (
 	"github.com/writ-project/writ/pkg/kind/user"
 	"github.com/writ-project/writ/pkg/kinds"
 	"github.com/writ-project/writ/pkg/ledger"
+	"github.com/writ-project/writ/pkg/limit"
 	"github.com/writ-project/writ/pkg/problem"
 	"github.com/writ-project/writ/pkg/store"
 	"github.com/writ-project/writ/pkg/stytchemu"
@@ -52,6 +53,7 @@ type rig struct {
 	ledger *ledger.Ledger // the test's own
 
 	stopping <-chan struct{}
+	backlog  *limit.Backlog
 }
 
 type option func(*rig)
@@ -118,7 +120,7 @@ func (r *rig) api() string {
 	s, h, err := New(Config{
 		Ledger: r.connect(r.nats), Store: r.store, Authz: r.authz, Identity: r.id, Keys: r.keys, Kinds: kinds.All,
 		Health: health.New(), Telemetry: r.tel, Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Version: "test",
-		Stopping: r.stopping,
+		Stopping: r.stopping, Backlog: r.backlog,
 	})
 	must(r.t, err)
 	web := httptest.NewServer(h)

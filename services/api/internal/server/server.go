@@ -7,6 +7,7 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -23,6 +24,7 @@ import (
 	"github.com/writ-project/writ/pkg/identity"
 	"github.com/writ-project/writ/pkg/kind"
 	"github.com/writ-project/writ/pkg/ledger"
+	"github.com/writ-project/writ/pkg/limit"
 	"github.com/writ-project/writ/pkg/openapi"
 	"github.com/writ-project/writ/pkg/problem"
 	"github.com/writ-project/writ/pkg/request"
@@ -52,6 +54,13 @@ type Config struct {
 	Log       *slog.Logger
 	Version   string
 	PublicURL string
+	// MaxInFlight is how many requests are worked on at a time; 0 means no limit.
+	MaxInFlight uint
+	// RateLimit is how many requests a second one principal may send to this
+	// instance; 0 means no limit.
+	RateLimit uint
+	// Backlog refuses commands while too many wait to be applied; nil means never.
+	Backlog *limit.Backlog
 	// Stopping is closed when the service drains: nobody is kept waiting for an
 	// outcome then. Nil means never.
 	Stopping <-chan struct{}
@@ -96,17 +105,20 @@ func (s *Server) routes() http.Handler {
 
 	r.Group(func(r chi.Router) {
 		r.Use(
+			limit.InFlight(s.MaxInFlight),
 			otelhttp.NewMiddleware("http", otelhttp.WithTracerProvider(s.Telemetry.TracerProvider()),
 				otelhttp.WithMeterProvider(s.Telemetry.MeterProvider()), otelhttp.WithPropagators(s.Telemetry.Propagator())),
 			request.NameSpan, deadline,
 		)
 		s.api = humachi.New(r, openapi.Config("writ",
 			"Commands on resources, each authorized by a policy and recorded with the decision that permits it.", s.Version, s.PublicURL))
-		s.api.UseMiddleware(s.gate.Middleware(s.api))
+		s.api.UseMiddleware(s.gate.Middleware(s.api), s.notTooOften(limit.NewRate(s.RateLimit)))
 		for _, d := range s.Kinds {
 			s.registerKind(d)
 		}
 		s.registerCommands()
+		s.registerWaiting()
+		s.registerDead()
 		s.registerMe()
 		s.registerAuthzen()
 		describeHeaders(s.api.OpenAPI())
@@ -120,7 +132,12 @@ func register[I, O any](s *Server, op huma.Operation, handle func(context.Contex
 	if op.Responses == nil {
 		op.Responses = map[string]*huma.Response{}
 	}
-	op.Errors = append(op.Errors, http.StatusInternalServerError)
+	for _, status := range []int{http.StatusTooManyRequests, http.StatusInternalServerError, http.StatusServiceUnavailable} {
+		open := op.Security != nil && len(op.Security) == 0
+		if !slices.Contains(op.Errors, status) && (!open || status != http.StatusTooManyRequests) {
+			op.Errors = append(op.Errors, status)
+		}
+	}
 	problem.Describe(s.api, &op)
 	// huma knows the parameters of the input's type only; an operation with others looks itself.
 	op.RejectUnknownQueryParameters = len(op.Parameters) == 0

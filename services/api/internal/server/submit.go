@@ -25,6 +25,7 @@ type order struct {
 	waits       bool // the client asked to wait
 	fingerprint string
 	commandID   string
+	views       []string // the tenants that the answer tells about a user; none: the caller's
 }
 
 // newOrder reads the headers that every mutation shares. The command's id comes
@@ -106,6 +107,9 @@ func (s *Server) same(ctx context.Context, o *order, c *command, fingerprint str
 // submit puts the command on the ledger with the decision that permits it, and
 // waits for what becomes of it if the client asked to.
 func (s *Server) submit(ctx context.Context, o *order, d *events.Decision, c events.Command) (*command, error) {
+	if err := s.Backlog.Check(); err != nil {
+		return nil, err
+	}
 	c.ID, c.Tenant, c.PrincipalID, c.Fingerprint = o.commandID, o.caller.Tenant, o.caller.ID, o.fingerprint
 	c.IssuedAt = time.Now().UTC()
 	var told <-chan events.Notice
