@@ -14,6 +14,7 @@ import (
 	"github.com/writ-project/writ/pkg/kind/user"
 	"github.com/writ-project/writ/pkg/ledger"
 	"github.com/writ-project/writ/pkg/store"
+	"github.com/writ-project/writ/services/worker/internal/command"
 )
 
 // batch applies what was gathered. After an error nothing is lost: what is not
@@ -59,7 +60,7 @@ func (l *Loop) batch(ctx context.Context, batch []ledger.Delivery) (err error) {
 func (l *Loop) buryRefused(ctx context.Context, items []*item) {
 	for _, it := range items {
 		if it.refused != nil {
-			it.unburied = l.ledger.Bury(ctx, deadLetter(it, it.refused))
+			it.unburied = l.ledger.Bury(ctx, command.DeadLetter(it.Record, it.deliveries, it.refused))
 		}
 	}
 }

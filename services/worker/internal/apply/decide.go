@@ -6,18 +6,14 @@ import (
 	"fmt"
 	"runtime/debug"
 	"slices"
-	"strings"
 	"time"
 
-	"github.com/google/uuid"
-
-	"github.com/writ-project/writ/pkg/authz"
 	"github.com/writ-project/writ/pkg/events"
 	"github.com/writ-project/writ/pkg/fault"
 	"github.com/writ-project/writ/pkg/kind"
 	"github.com/writ-project/writ/pkg/kind/user"
-	"github.com/writ-project/writ/pkg/ledger"
 	"github.com/writ-project/writ/pkg/store"
+	"github.com/writ-project/writ/services/worker/internal/command"
 )
 
 // attempts is how often a handler that crashes is tried.
@@ -40,7 +36,7 @@ func (l *Loop) process(ctx context.Context, s *state, it *item) {
 		// The same id again: a retry under an idempotency key that JetStream no
 		// longer recognized. Its effect is there; a different command is refused.
 		if known.Fingerprint != c.Fingerprint {
-			s.bury(it, errReused)
+			s.bury(it, command.ErrReused)
 		}
 		s.moved[it.partition] = it.Sequence
 		return
@@ -74,7 +70,7 @@ func (l *Loop) execute(ctx context.Context, s *state, it *item, r *resultOf) (*k
 	if it.poison != nil {
 		return nil, errUnstorable // the cause may quote the data: it is logged, not recorded
 	}
-	if err := it.event.Expired(now()); err != nil {
+	if err := it.event.Expired(command.Now()); err != nil {
 		return nil, err
 	}
 	h := it.handler
@@ -89,7 +85,7 @@ func (l *Loop) execute(ctx context.Context, s *state, it *item, r *resultOf) (*k
 		}
 		return nil, fault.Missing(c.Kind, c.ResourceID)
 	}
-	if stale(s, it, row) {
+	if command.Stale(&it.event.Decision, versionOf(row), s.userVersion(it.event.Decision.Principal.ID), s.revision) {
 		if err := l.decideAgain(ctx, s, row, r); err != nil {
 			return nil, err
 		}
@@ -136,15 +132,6 @@ func (s *state) repeat(r *resultOf) error {
 	return nil
 }
 
-// stale reports whether anything that the decision saw has moved on. A
-// decision that does not tell its policy revision is always stale.
-func stale(s *state, it *item, row *kind.Row) bool {
-	d := &it.event.Decision
-	return d.Resource.Version != versionOf(row) ||
-		d.Principal.Version != s.userVersion(d.Principal.ID) ||
-		d.Policy.Revision == "" || d.Policy.Revision != s.revision
-}
-
 func (s *state) userVersion(id string) int64 {
 	return versionOf(s.rows[user.Kind][id])
 }
@@ -160,12 +147,11 @@ func versionOf(row *kind.Row) int64 {
 // decideAgain asks Cerbos with today's attributes and keeps the answer as the
 // second decision.
 func (l *Loop) decideAgain(ctx context.Context, s *state, row *kind.Row, r *resultOf) error {
-	c, first := &r.it.event.Command, &r.it.event.Decision
+	c := &r.it.event.Command
 	var today *user.User
 	if u := s.rows[user.Kind][c.PrincipalID]; u != nil {
 		today = u.Value.(*user.User)
 	}
-	p := today.Principal(c.PrincipalID, c.Tenant, first.Request, c.IssuedAt)
 	attrs, err := r.it.handler.Attrs(row, c)
 	if err != nil {
 		return fmt.Errorf("attributes of %s %s: %w", c.Kind, c.ResourceID, err)
@@ -179,32 +165,14 @@ func (l *Loop) decideAgain(ctx context.Context, s *state, row *kind.Row, r *resu
 	if s.cerbos != nil {
 		return s.cerbos
 	}
-	answer, err := l.authz.Check(ctx, authz.Request{Principal: p, Resource: res, Actions: []string{c.Action}, Tenant: c.Tenant, Scope: authz.TenantScope(c.Tenant)})
-	if err != nil {
-		err = fmt.Errorf("decide %s of %s %s again: %w", c.Action, c.Kind, c.ResourceID, err)
-		if fault.Is(err, fault.Unavailable) {
-			s.cerbos = err
-		}
-		return err
+	r.second, r.raw, err = command.Again(ctx, l.authz, r.it.event, today, res)
+	if fault.Is(err, fault.Unavailable) {
+		s.cerbos = err
 	}
-	result := answer.For(c.Action)
-	id, err := uuid.NewV7()
-	if err != nil {
-		return fmt.Errorf("make a decision id: %w", err)
+	if r.second != nil {
+		l.metrics.decided(ctx, r.second)
 	}
-	r.second = &events.Decision{
-		ID: id.String(), Stage: events.StageApply, Tenant: c.Tenant, Principal: p, Resource: res, Action: c.Action,
-		Effect: result.Effect, Policy: result.Policy, CallID: answer.CallID, EvaluatedAt: answer.EvaluatedAt.UTC(),
-		TookMicros: answer.Took.Microseconds(), Request: first.Request, TraceID: first.TraceID, Command: first.Command,
-	}
-	if r.raw, err = events.EncodeDecision(r.second); err != nil {
-		return err
-	}
-	l.metrics.decided(ctx, r.second)
-	if result.Effect != events.Allow {
-		return fault.New(fault.Denied, "denied", "%s of this %s is no longer allowed", c.Action, c.Kind)
-	}
-	return nil
+	return err
 }
 
 // finish records a command that was applied.
@@ -214,7 +182,7 @@ func (s *state) finish(r *resultOf, row *kind.Row) error {
 	if err != nil {
 		return err
 	}
-	if err := s.settle(r, events.StatusApplied, "", "", versionOf(row), result); err != nil {
+	if err := s.settle(r, command.Ending{Status: events.StatusApplied, Version: versionOf(row), Result: result}); err != nil {
 		return err
 	}
 	d := r.it.handler.Kind
@@ -226,49 +194,30 @@ func (s *state) finish(r *resultOf, row *kind.Row) error {
 // reject records a command that was refused (an error of pkg/fault) or failed
 // (any other, and a dead letter).
 func (s *state) reject(r *resultOf, cause error) {
-	status, word, reason := events.StatusFailed, code(cause), cause.Error()
-	if e, ok := errors.AsType[*fault.Error](cause); ok && e.Kind != fault.Internal {
-		status, word, reason = events.StatusRejected, e.Code, e.Message
-	} else {
-		reason = printable(reason)
+	end, dead := command.Refused(cause)
+	if dead {
 		s.bury(r.it, cause)
 	}
-	if err := s.settle(r, status, word, reason, 0, nil); err != nil {
+	if err := s.settle(r, end); err != nil {
 		s.bury(r.it, err)
 	}
 }
 
 // settle makes the command's row and outcome.
-func (s *state) settle(r *resultOf, status events.Status, word, reason string, version int64, result []byte) error {
-	c, first := &r.it.event.Command, &r.it.event.Decision
-	decision := first.ID
-	if r.second != nil {
-		decision = r.second.ID
-	}
-	o := events.Outcome{
-		ID: events.OutcomeID(c.ID), CommandID: c.ID, Kind: c.Kind, ResourceID: c.ResourceID, Action: c.Action, Tenant: c.Tenant,
-		Status: status, Code: word, Reason: reason, Version: version, DecisionID: decision, Sequence: r.it.Sequence,
-		Attempts: max(r.row.Attempts, 1), At: now(), TraceID: first.TraceID,
-	}
-	raw, err := events.EncodeOutcome(&o)
+func (s *state) settle(r *resultOf, end command.Ending) (err error) {
+	end.Attempts, end.Second, end.Apply = r.row.Attempts, r.second, r.raw
+	row, made, err := command.Settle(r.it.event, r.it.Sequence, end)
 	if err != nil {
 		return err
 	}
-	r.made = o
-	r.row = store.Command{
-		ID: c.ID, Tenant: c.Tenant, Kind: c.Kind, ResourceID: c.ResourceID, Action: c.Action, PrincipalID: c.PrincipalID,
-		Status: status, Code: word, Reason: reason, Version: version, Attempts: o.Attempts, Fingerprint: c.Fingerprint,
-		DecisionID: decision, Sequence: r.it.Sequence, Result: result, Outcome: raw, Apply: r.raw, IssuedAt: c.IssuedAt, At: o.At,
-	}
+	r.row, r.made = row, made
 	s.results = append(s.results, r)
-	s.commands[c.ID] = r.row
+	s.commands[row.ID] = r.row
 	return nil
 }
 
-func (s *state) bury(it *item, cause error) { s.dead = append(s.dead, deadLetter(it, cause)) }
-
-func deadLetter(it *item, cause error) ledger.DeadLetter {
-	return ledger.DeadLetter{Service: "worker", Code: code(cause), Reason: cause.Error(), Deliveries: it.deliveries, Record: it.Record}
+func (s *state) bury(it *item, cause error) {
+	s.dead = append(s.dead, command.DeadLetter(it.Record, it.deliveries, cause))
 }
 
 // crash is a panic of a handler.
@@ -284,18 +233,6 @@ var errSlow = errors.New("too slow to decide the whole batch at once")
 
 // errUnstorable is a command whose row the database refuses.
 var errUnstorable = errors.New("the database refuses the resource's data")
-
-// printable makes a reason fit for every database and bounds it.
-func printable(s string) string {
-	s = strings.ToValidUTF8(strings.ReplaceAll(s, "\x00", ""), "")
-	if len(s) > maxReason {
-		s = strings.ToValidUTF8(s[:maxReason], "")
-	}
-	return s
-}
-
-// maxReason bounds the reason of an outcome, in bytes.
-const maxReason = 500
 
 // safely calls the handler; a panic is an error and changes nothing.
 func safely(h Handler, row *kind.Row, c *events.Command) (next *kind.Row, err error) {

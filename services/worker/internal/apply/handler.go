@@ -3,7 +3,6 @@ package apply
 import (
 	"encoding/json"
 	"fmt"
-	"time"
 
 	"github.com/writ-project/writ/pkg/events"
 	"github.com/writ-project/writ/pkg/fault"
@@ -60,7 +59,7 @@ func CRUD(d *kind.Definition) Handler {
 			case kind.ActionDelete:
 				return nil, nil
 			default:
-				next, err = d.Act(*row, c.Action, kind.By{PrincipalID: c.PrincipalID, At: c.IssuedAt})
+				next, err = d.Act(*row, c.Action, kind.By{PrincipalID: c.PrincipalID, At: c.IssuedAt, Body: c.Body})
 			}
 			return &next, err
 		},
@@ -89,6 +88,3 @@ func Directory() Handler {
 		},
 	}
 }
-
-// now is when an outcome is made; whole microseconds, as SQL keeps it.
-func now() time.Time { return time.Now().UTC().Truncate(time.Microsecond) }

@@ -2,7 +2,6 @@ package apply
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -13,6 +12,7 @@ import (
 	"github.com/writ-project/writ/pkg/events"
 	"github.com/writ-project/writ/pkg/ledger"
 	"github.com/writ-project/writ/pkg/telemetry"
+	"github.com/writ-project/writ/services/worker/internal/command"
 )
 
 // item is one command on its way through a batch.
@@ -115,13 +115,7 @@ func (l *Loop) recall(ctx context.Context, items []*item) error {
 // verify reads a command and checks that it may be believed.
 func (l *Loop) verify(it *item) {
 	it.ctx = telemetry.Extract(context.Background(), it.Header)
-	it.event, it.refused = events.Parse(it.Data)
-	if it.refused == nil && it.event.Type != events.TypeWrit {
-		it.refused = fmt.Errorf("%w: a %s on a command's subject", events.ErrMismatch, it.event.Type)
-	}
-	if it.refused == nil {
-		it.refused = it.event.Verify(l.keys, it.Subject)
-	}
+	it.event, it.refused = command.Read(l.keys, it.Record)
 	if it.refused == nil {
 		var ok bool
 		if it.handler, ok = l.handlers[it.event.Command.Kind]; !ok {
@@ -130,22 +124,3 @@ func (l *Loop) verify(it *item) {
 	}
 	it.ctx, it.span = l.startSpan(it)
 }
-
-// code names a refusal for programs.
-func code(err error) string {
-	for _, c := range []struct {
-		err  error
-		code string
-	}{
-		{events.ErrSeal, "bad-seal"}, {events.ErrMismatch, "mismatch"}, {events.ErrExpired, "expired"},
-		{events.ErrVersion, "unknown-version"}, {events.ErrMalformed, "malformed"}, {errReused, "command-id-reused"},
-	} {
-		if errors.Is(err, c.err) {
-			return c.code
-		}
-	}
-	return "failed"
-}
-
-// errReused is a second, different command under an id that has been used.
-var errReused = errors.New("another command of this id was applied before")

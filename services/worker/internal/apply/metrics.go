@@ -12,6 +12,7 @@ import (
 
 	"github.com/writ-project/writ/pkg/events"
 	"github.com/writ-project/writ/pkg/ledger"
+	"github.com/writ-project/writ/services/worker/internal/command"
 )
 
 type metrics struct {
@@ -74,7 +75,7 @@ func (m *metrics) applied(ctx context.Context, s *state, commands int, took time
 			attribute.String("action", r.row.Action), attribute.String("status", string(r.row.Status))))
 	}
 	for _, it := range s.refused {
-		m.dead.Add(ctx, 1, metric.WithAttributes(attribute.String("code", code(it.refused))))
+		m.dead.Add(ctx, 1, metric.WithAttributes(attribute.String("code", command.Code(it.refused))))
 	}
 	for _, d := range s.dead {
 		m.dead.Add(ctx, 1, metric.WithAttributes(attribute.String("code", d.Code)))

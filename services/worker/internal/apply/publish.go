@@ -2,7 +2,6 @@ package apply
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"time"
 
@@ -10,6 +9,7 @@ import (
 	"github.com/writ-project/writ/pkg/ledger"
 	"github.com/writ-project/writ/pkg/store"
 	"github.com/writ-project/writ/pkg/telemetry"
+	"github.com/writ-project/writ/services/worker/internal/command"
 )
 
 // publish puts second decisions and outcomes on the ledger as one atomic batch
@@ -21,7 +21,7 @@ func (l *Loop) publish(ctx context.Context, results []*resultOf) error {
 		if r.it.recorded != nil {
 			continue // it is on the ledger
 		}
-		more, err := l.encode(r.second, r.raw, &r.made, r.row.Outcome)
+		more, err := command.Encode(l.keys, r.second, r.raw, &r.made, r.row.Outcome)
 		if err != nil {
 			return err
 		}
@@ -34,56 +34,9 @@ func (l *Loop) publish(ctx context.Context, results []*resultOf) error {
 		return fmt.Errorf("publish %d outcomes: %w", len(results), err)
 	}
 	for _, r := range results {
-		l.notify(ctx, r)
+		command.Notify(ctx, l.ledger, l.log, r.it.event.Command.ReplyTo, r.row)
 	}
 	return nil
-}
-
-// messages makes the ledger's messages of a command that is done, from what
-// SQL has of it: the same bytes and ids whenever it is called.
-func (l *Loop) messages(row store.Command) ([]events.Message, error) {
-	var second events.Decision
-	if len(row.Apply) > 0 {
-		if err := json.Unmarshal(row.Apply, &second); err != nil {
-			return nil, fmt.Errorf("read the second decision of command %s: %w", row.ID, err)
-		}
-	}
-	var o events.Outcome
-	if err := json.Unmarshal(row.Outcome, &o); err != nil {
-		return nil, fmt.Errorf("read the outcome of command %s: %w", row.ID, err)
-	}
-	return l.encode(&second, row.Apply, &o, row.Outcome)
-}
-
-// encode makes the messages of an outcome and, if there is one, of the second
-// decision before it.
-func (l *Loop) encode(second *events.Decision, rawSecond []byte, o *events.Outcome, raw []byte) ([]events.Message, error) {
-	out := make([]events.Message, 0, 2)
-	if len(rawSecond) > 0 {
-		m, err := events.DecisionMessage(l.keys, second, rawSecond)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, m)
-	}
-	m, err := events.OutcomeMessage(l.keys, o, raw)
-	return append(out, m), err
-}
-
-func (l *Loop) notify(ctx context.Context, r *resultOf) {
-	to := r.it.event.Command.ReplyTo
-	if to == "" {
-		return
-	}
-	n := events.Notice{CommandID: r.row.ID, Status: r.row.Status, Code: r.row.Code, Reason: r.row.Reason, Version: r.row.Version,
-		Attempts: r.row.Attempts, DecisionID: r.row.DecisionID, Result: r.row.Result, At: r.row.At}
-	data, err := json.Marshal(n)
-	if err == nil {
-		err = l.ledger.Notify(to, data)
-	}
-	if err != nil { // the api finds the row in commands
-		l.log.DebugContext(ctx, "nobody was told of an outcome", "command", r.row.ID, "error", err)
-	}
 }
 
 // republishAfter is the age from which a repeated outcome is looked for on the
@@ -120,7 +73,7 @@ func (l *Loop) republish(ctx context.Context, repeats []ledger.Delivery) error {
 	var ctxs []context.Context
 	old := map[string]bool{}
 	for id, row := range rows {
-		more, err := l.messages(row)
+		more, err := command.Messages(l.keys, row)
 		if err != nil {
 			return err
 		}

@@ -1,0 +1,166 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"time"
+
+	"github.com/writ-project/writ/pkg/kind"
+)
+
+// Queued is a command that needs somebody outside, from when the apply loop
+// came to it until its outcome is on the ledger.
+type Queued struct {
+	Sequence  uint64 // of the command on the ledger
+	CommandID string
+	// Lane is what it must stay in order with: the resource's id.
+	Lane string
+	// Attempts counts how often somebody outside was asked to act on it: above 0
+	// the effect may be there already.
+	Attempts int
+}
+
+// Enqueue adds commands to the queue, in the transaction that moves the
+// position past them.
+func (t *Tx) Enqueue(ctx context.Context, all []Queued) error {
+	for _, q := range all {
+		if _, err := t.exec(ctx, "INSERT INTO queue (seq, command_id, lane, attempts) VALUES (?, ?, ?, 0)",
+			[]any{int64(q.Sequence), q.CommandID, q.Lane}); err != nil {
+			return t.keep(ctx, "queue a command", err)
+		}
+	}
+	return t.err
+}
+
+// Tried counts an attempt at a queued command, before it is made.
+func (t *Tx) Tried(ctx context.Context, sequence uint64) error {
+	_, err := t.exec(ctx, "UPDATE queue SET attempts = attempts + 1 WHERE seq = ?", []any{int64(sequence)})
+	return t.keep(ctx, "count an attempt", err)
+}
+
+// Dequeue takes a command off the queue. One that is not there is no error.
+func (t *Tx) Dequeue(ctx context.Context, sequence uint64) error {
+	_, err := t.exec(ctx, "DELETE FROM queue WHERE seq = ?", []any{int64(sequence)})
+	return t.keep(ctx, "take a command off the queue", err)
+}
+
+// Attempted reads the lanes in which an attempt has been made whose command is
+// still queued.
+func (t *Tx) Attempted(ctx context.Context) (map[string]bool, error) {
+	out := map[string]bool{}
+	err := t.query(ctx, "SELECT DISTINCT lane FROM queue WHERE attempts > 0", nil, func(rows *sql.Rows) error {
+		return each(rows, func() error {
+			var lane string
+			err := rows.Scan(&lane)
+			out[lane] = true
+			return err
+		})
+	})
+	return out, t.keep(ctx, "load what is being attempted", err)
+}
+
+// PutCommand writes what became of a command that is known already.
+func (t *Tx) PutCommand(ctx context.Context, c Command) error {
+	err := put(ctx, t, commands, []Command{c}, func(c Command) []any { return c.values() })
+	return t.keep(ctx, "save a command", err)
+}
+
+const queueColumns = "SELECT q.seq, q.command_id, q.lane, q.attempts FROM queue q "
+
+// Heads reads the first command of each lane of the queue, the oldest first, at
+// most limit of them.
+func (s *Store) Heads(ctx context.Context, limit int) ([]Queued, error) {
+	return s.queued(ctx, queueColumns+"JOIN (SELECT min(seq) AS first FROM queue GROUP BY lane) h ON h.first = q.seq ORDER BY q.seq LIMIT ?", limit)
+}
+
+// Head reads the first command of a lane.
+func (s *Store) Head(ctx context.Context, lane string) (q Queued, found bool, err error) {
+	all, err := s.queued(ctx, queueColumns+"WHERE q.lane = ? ORDER BY q.seq LIMIT 1", lane)
+	if len(all) > 0 {
+		q, found = all[0], true
+	}
+	return q, found, err
+}
+
+func (s *Store) queued(ctx context.Context, query string, args ...any) (all []Queued, err error) {
+	err = s.reading(ctx, func() error {
+		all = nil
+		rows, err := s.query(ctx, s.prepared, query, args...)
+		if err != nil {
+			return err
+		}
+		return each(rows, func() error {
+			var q Queued
+			var seq int64
+			err := rows.Scan(&seq, &q.CommandID, &q.Lane, &q.Attempts)
+			q.Sequence = uint64(seq)
+			all = append(all, q)
+			return err
+		})
+	})
+	if err != nil {
+		return nil, fmt.Errorf("load the queue: %w", err)
+	}
+	return all, nil
+}
+
+// QueueLength counts the queued commands, and gives when the oldest of them was
+// issued; the zero time when there is none.
+func (s *Store) QueueLength(ctx context.Context) (n int, oldest time.Time, err error) {
+	err = s.reading(ctx, func() error {
+		rows, err := s.query(ctx, s.prepared, "SELECT count(*), coalesce(min(c.issued_at), 0) FROM queue q JOIN commands c ON c.id = q.command_id")
+		if err != nil {
+			return err
+		}
+		return each(rows, func() error {
+			var at int64
+			err := rows.Scan(&n, &at)
+			if oldest = (time.Time{}); n > 0 {
+				oldest = kind.FromMicros(at)
+			}
+			return err
+		})
+	})
+	if err != nil {
+		return 0, time.Time{}, fmt.Errorf("count the queue: %w", err)
+	}
+	return n, oldest, nil
+}
+
+// Departed reads which of the users were deleted.
+func (t *Tx) Departed(ctx context.Context, ids []string) (map[string]bool, error) {
+	out := map[string]bool{}
+	err := t.byID(ids, func(n int, args []any) error {
+		return t.query(ctx, "SELECT id FROM departed WHERE id IN ("+marks(n)+")", args, func(rows *sql.Rows) error {
+			return each(rows, func() error {
+				var id string
+				err := rows.Scan(&id)
+				out[id] = true
+				return err
+			})
+		})
+	})
+	return out, t.keep(ctx, "load who was deleted", err)
+}
+
+// Depart notes that a user was deleted, for good.
+func (t *Tx) Depart(ctx context.Context, id string, at time.Time) error {
+	_, err := t.exec(ctx, "INSERT INTO departed (id, at) VALUES (?, ?) ON CONFLICT (id) DO NOTHING", []any{id, kind.ToMicros(at)})
+	return t.keep(ctx, "note who was deleted", err)
+}
+
+// MayBeAdmins reads the ids of the users in whose memberships the word admin
+// stands; who is one, and where, is for the caller to see.
+func (t *Tx) MayBeAdmins(ctx context.Context) ([]string, error) {
+	var out []string
+	err := t.query(ctx, `SELECT id FROM users WHERE tenants LIKE '%"admin"%' ORDER BY id`, nil, func(rows *sql.Rows) error {
+		return each(rows, func() error {
+			var id string
+			err := rows.Scan(&id)
+			out = append(out, id)
+			return err
+		})
+	})
+	return out, t.keep(ctx, "look for admins", err)
+}
