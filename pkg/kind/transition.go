@@ -1,6 +1,7 @@
 package kind
 
 import (
+	"encoding/json"
 	"fmt"
 	"reflect"
 	"time"
@@ -10,32 +11,63 @@ import (
 type By struct {
 	PrincipalID string
 	At          time.Time
+	// Body is the command's, for an action that has one.
+	Body json.RawMessage
 }
 
 // transition is an action of one kind beside those that every kind has.
 type transition struct {
-	name  string
-	apply func(row any, by By) error
+	name           string
+	routed, system bool
+	apply          func(row any, by By) error
 }
 
 // Action adds an action to a kind: POST /v1/<plural>/{id}/<name>. apply changes
 // a copy of the row; an error of pkg/fault rejects the command. It must not
 // write through pointers of the row, which it shares with the one before.
 func Action[T any](name string, apply func(row *T, by By) error) Option {
+	return action(transition{name: name, routed: true}, apply)
+}
+
+// BodyAction is Action for one whose command has a body (By.Body): what reads
+// the body offers it, no route is made.
+func BodyAction[T any](name string, apply func(row *T, by By) error) Option {
+	return action(transition{name: name}, apply)
+}
+
+// SystemAction is BodyAction for one that is nobody's to do but the system's:
+// it is not offered to people, nor among what they may ask about.
+func SystemAction[T any](name string, apply func(row *T, by By) error) Option {
+	return action(transition{name: name, system: true}, apply)
+}
+
+func action[T any](a transition, apply func(row *T, by By) error) Option {
 	return func(d *Definition) {
 		if d.typ != reflect.TypeFor[T]() {
-			panic("kind " + d.Name + ": action " + name + " is for another type")
+			panic("kind " + d.Name + ": action " + a.name + " is for another type")
 		}
-		d.actions = append(d.actions, transition{name, func(row any, by By) error { return apply(row.(*T), by) }})
+		a.apply = func(row any, by By) error { return apply(row.(*T), by) }
+		d.actions = append(d.actions, a)
 	}
 }
 
-// Actions names the actions that the kind has beside create, read, list, update
-// and delete.
+// Actions names the actions that people may do to the kind beside create, read,
+// list, update and delete.
 func (d *Definition) Actions() []string {
-	names := make([]string, len(d.actions))
-	for i, a := range d.actions {
-		names[i] = a.name
+	return d.named(func(a transition) bool { return !a.system })
+}
+
+// Routed names those of them that have a route of their own and no body.
+func (d *Definition) Routed() []string {
+	return d.named(func(a transition) bool { return a.routed })
+}
+
+func (d *Definition) named(which func(transition) bool) []string {
+	names := make([]string, 0, len(d.actions))
+	for _, a := range d.actions {
+		if which(a) {
+			names = append(names, a.name)
+		}
 	}
 	return names
 }

@@ -20,7 +20,8 @@ type Video struct {
 	Region      *string `json:"region,omitempty" minLength:"1" maxLength:"100" doc:"The owner's region unless an admin names another"`
 	Status      string  `json:"status" readOnly:"true" default:"NOT_PROCESSED" enum:"NOT_PROCESSED,PROCESSING,PROCESSED,FAILED"`
 
-	// The file's facts, once it was probed.
+	// The file's facts: the first four from the upload, the others once it was probed.
+	ContentID   *string `json:"content_id,omitempty" readOnly:"true" doc:"The upload that the facts are about"`
 	ContentType *string `json:"content_type,omitempty" readOnly:"true"`
 	Size        *int64  `json:"size,omitempty" readOnly:"true" doc:"Bytes"`
 	SHA256      *string `json:"sha256,omitempty" readOnly:"true"`
@@ -36,4 +37,6 @@ var Kind = kind.Define[Video]("video",
 	kind.Attr("is_active", "region", "status"),
 	kind.Inherit("region"),
 	kind.Search("title", "description"),
+	kind.BodyAction(ActionUpload, upload),
+	kind.SystemAction(ActionProcess, process),
 )

@@ -43,7 +43,7 @@ func (s *Server) registerKind(d *kind.Definition) {
 		OperationID: "list-" + d.Plural, Method: http.MethodGet, Path: path, Tags: tags, Summary: "List the " + d.Plural + " that you may see",
 		Errors: []int{401, 422, 503}, Parameters: sc.filters, Responses: map[string]*huma.Response{"200": sc.page},
 	}, k.list)
-	for _, action := range d.Actions() {
+	for _, action := range d.Routed() {
 		register(s, huma.Operation{
 			OperationID: action + "-" + d.Name, Method: http.MethodPost, Path: path + "/{id}/" + action, Tags: tags,
 			Summary: strings.ToUpper(action[:1]) + action[1:] + " a " + d.Name, DefaultStatus: http.StatusAccepted,
