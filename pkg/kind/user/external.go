@@ -4,6 +4,9 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"strings"
+	"time"
+
+	"github.com/writ-project/writ/pkg/kind"
 )
 
 // The actions that change a user at Stytch and then in the directory.
@@ -57,4 +60,11 @@ type RolesChange struct {
 func NewID(email string) string {
 	sum := sha256.Sum256([]byte("writ new user\x00" + strings.ToLower(strings.TrimSpace(email))))
 	return "new-" + hex.EncodeToString(sum[:2])
+}
+
+// Becomes gives the row of a user after a command that was applied at Stytch,
+// which now has s. Unlike in Apply the memberships count whatever command the
+// row has them of: this one came next.
+func (s Sync) Becomes(row *kind.Row, id string, at time.Time) *kind.Row {
+	return s.apply(row, id, at, true)
 }

@@ -99,6 +99,10 @@ type Sync struct {
 // else Stytch was asked before a role change, and they are old, or in the middle
 // of one, whose command will write the row itself.
 func (s Sync) Apply(row *kind.Row, id string, at time.Time) *kind.Row {
+	return s.apply(row, id, at, row == nil || row.Value.(*User).RolesCommand == s.RolesCommand)
+}
+
+func (s Sync) apply(row *kind.Row, id string, at time.Time, memberships bool) *kind.Row {
 	if s.Gone {
 		return nil
 	}
@@ -111,7 +115,7 @@ func (s Sync) Apply(row *kind.Row, id string, at time.Time) *kind.Row {
 	}
 	before := *u
 	u.Email, u.FirstName, u.LastName = s.Email, s.FirstName, s.LastName
-	if row == nil || u.RolesCommand == s.RolesCommand {
+	if memberships {
 		u.Tenants, u.RolesCommand = s.Tenants, s.RolesCommand
 	}
 	if u.Tenants == nil {
