@@ -169,7 +169,8 @@ var shipped = func() map[string][]string {
 	all := map[string][]string{
 		"user":    {"sync", "read", "list", "create", "update", "delete", "roles"},
 		"tenant":  {"read", "list", "create", "update", "members"},
-		"command": {"read"},
+		"command": {"read", "list"},
+		"dead":    {"list", "read", "replay", "discard"},
 		"audit":   {"list", "read", "export", "verify", "tail", "stream"},
 		"authzen": {"check"},
 	}

@@ -36,14 +36,16 @@ func (u *User) Elsewhere(tenant string) bool {
 	return false
 }
 
-// Seen gives a copy of the user as one tenant sees them: what they are in
-// others is not its business.
-func (u *User) Seen(tenant string) *User {
+// Seen gives a copy of the user as these tenants see them: what they are in
+// others is not their business.
+func (u *User) Seen(tenants ...string) *User {
 	out := *u
 	out.RolesCommand = ""
 	out.Tenants = map[string]Membership{}
-	if m, ok := u.Tenants[tenant]; ok {
-		out.Tenants[tenant] = m
+	for _, t := range tenants {
+		if m, ok := u.Tenants[t]; ok {
+			out.Tenants[t] = m
+		}
 	}
 	return &out
 }
