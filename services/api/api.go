@@ -43,6 +43,9 @@ type Config struct {
 	StytchSecret    string `env:"STYTCH_SECRET,required,notEmpty"`
 	StytchBaseURL   string `env:"STYTCH_BASE_URL"`
 
+	StytchWebhookSecret string `env:"STYTCH_WEBHOOK_SECRET"`
+	BootstrapAdmin      string `env:"WRIT_BOOTSTRAP_ADMIN"`
+
 	// Past these a request is refused at once; 0 means no limit.
 	MaxInFlight uint `env:"WRIT_MAX_IN_FLIGHT" envDefault:"1024"` // requests
 	RateLimit   uint `env:"WRIT_RATE_LIMIT" envDefault:"1000"`    // requests a second of one principal
@@ -124,6 +127,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	srv, handler, err := server.New(server.Config{
 		Ledger: led, Store: st, Authz: az, Identity: id, Keys: keys, Kinds: kinds.All, Health: probes,
 		Telemetry: tel, Log: cfg.Log, Version: cfg.Version, PublicURL: cfg.PublicURL, Stopping: ctx.Done(),
+		StytchWebhookSecret: cfg.StytchWebhookSecret, BootstrapAdmin: cfg.BootstrapAdmin,
 		MaxInFlight: cfg.MaxInFlight, RateLimit: cfg.RateLimit, Backlog: backlog,
 	})
 	if err != nil {

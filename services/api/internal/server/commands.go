@@ -48,7 +48,7 @@ func (c *command) accepted() Accepted {
 		},
 		Resource: ResourceRef{c.Kind, c.ResourceID},
 	}
-	if !c.At.IsZero() {
+	if c.Status.Final() && !c.At.IsZero() {
 		a.Command.At = &c.At
 	}
 	return a

@@ -11,7 +11,7 @@ import (
 // default status.
 func describeHeaders(doc *huma.OpenAPI) {
 	for _, item := range doc.Paths {
-		for _, op := range []*huma.Operation{item.Get, item.Post, item.Patch, item.Delete} {
+		for _, op := range []*huma.Operation{item.Get, item.Post, item.Put, item.Patch, item.Delete} {
 			if op != nil {
 				describeAnswers(op.Responses)
 			}

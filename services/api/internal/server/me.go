@@ -191,7 +191,14 @@ func (s *Server) sync(ctx context.Context, p events.Principal, version int64) (k
 	if !done.Status.Final() {
 		return kind.Row{}, fault.Unreachable("worker", context.DeadlineExceeded)
 	}
-	return s.Store.Get(ctx, user.Kind, p.ID)
+	row, err := s.Store.Get(ctx, user.Kind, p.ID)
+	if err != nil {
+		return kind.Row{}, err
+	}
+	if err := s.bootstrap(ctx, row); err != nil { // whoever signed in is signed in all the same
+		s.Log.WarnContext(ctx, "the first admin was not made", "user", p.ID, "error", err)
+	}
+	return row, nil
 }
 
 func syncBody(u identity.User) user.Sync {

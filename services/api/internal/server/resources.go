@@ -15,6 +15,7 @@ import (
 	"github.com/writ-project/writ/pkg/fault"
 	"github.com/writ-project/writ/pkg/gate"
 	"github.com/writ-project/writ/pkg/kind"
+	"github.com/writ-project/writ/pkg/kind/tenant"
 	"github.com/writ-project/writ/pkg/kind/user"
 	"github.com/writ-project/writ/pkg/problem"
 	"github.com/writ-project/writ/pkg/request"
@@ -206,14 +207,29 @@ func (k *resources) change(ctx context.Context, h MutationHeaders, c events.Comm
 	if err != nil {
 		return nil, err
 	}
-	attrs := k.def.Attrs(row)
+	attr := attrs(o.caller, k.def, row)
 	if c.Action == kind.ActionUpdate {
 		if _, err := k.def.Update(row, c.Body, row.UpdatedAt); err != nil { // what the schema let through
 			return nil, fault.InvalidField("body", "%v", err)
 		}
-		attrs = k.def.ChangeAttrs(row, c.Changes)
+		if k.def != tenant.Kind {
+			attr = k.def.ChangeAttrs(row, c.Changes)
+		}
 	}
-	all, err := k.decide(ctx, o.caller, events.Resource{Kind: c.Kind, ID: c.ResourceID, Version: row.Version, Attr: attrs}, c.Action, kind.ActionRead)
+	done, err := k.order(ctx, o, row, attr, c, match{versions, conditional && !anyVersion}, nil)
+	return k.answer(ctx, o, done, err)
+}
+
+// match is what If-Match wants of a row.
+type match struct {
+	versions []int64
+	wanted   bool
+}
+
+// order decides about a command on a row with these attributes and submits it.
+// possible, if there is one, may refuse what the policy allows.
+func (k *resources) order(ctx context.Context, o *order, row kind.Row, attr map[string]any, c events.Command, m match, possible func() error) (*command, error) {
+	all, err := k.decide(ctx, o.caller, events.Resource{Kind: c.Kind, ID: c.ResourceID, Version: row.Version, Attr: attr}, c.Action, kind.ActionRead)
 	if err != nil {
 		return nil, err
 	}
@@ -225,14 +241,18 @@ func (k *resources) change(ctx context.Context, h MutationHeaders, c events.Comm
 	default: // not even to be known of: the same answer as for one that is not there
 		return nil, k.refuse(ctx, d, fault.Missing(k.def.Name, c.ResourceID))
 	}
-	if conditional && !anyVersion {
-		c.IfMatch = versions
-		if stale(versions, row.Version) {
+	if m.wanted {
+		c.IfMatch = m.versions
+		if stale(m.versions, row.Version) {
 			return nil, k.refuse(ctx, d, fault.Conflict(problem.VersionConflict, "%s %s is at version %d", c.Kind, c.ResourceID, row.Version))
 		}
 	}
-	done, err := k.submit(ctx, o, d, c)
-	return k.answer(ctx, o, done, err)
+	if possible != nil {
+		if err := possible(); err != nil {
+			return nil, k.refuse(ctx, d, err)
+		}
+	}
+	return k.submit(ctx, o, d, c)
 }
 
 // stale reports whether none of the versions can match any more. A higher one
@@ -258,7 +278,7 @@ func (k *resources) refuse(ctx context.Context, d *events.Decision, cause error)
 // load reads a resource of the caller's tenant.
 func (k *resources) load(ctx context.Context, c *gate.Caller, id string) (kind.Row, error) {
 	row, err := k.Store.Get(ctx, k.def, id)
-	if err == nil && row.Tenant != c.Tenant {
+	if err == nil && !k.def.In(row, c.Tenant) {
 		err = fault.Missing(k.def.Name, id)
 	}
 	return row, err
@@ -285,7 +305,7 @@ func (k *resources) answer(ctx context.Context, o *order, c *command, err error)
 		out.Status = http.StatusNoContent
 		return out, nil
 	case kind.ActionCreate:
-		out.Status, out.Location = http.StatusCreated, "/v1/"+k.def.Plural+"/"+c.ResourceID
+		out.Status = http.StatusCreated
 	default:
 		out.Status = http.StatusOK
 	}
@@ -293,7 +313,10 @@ func (k *resources) answer(ctx context.Context, o *order, c *command, err error)
 	if err != nil {
 		return nil, fmt.Errorf("read the result of command %s: %w", c.ID, err)
 	}
-	shown, err := k.present(ctx, o.caller, []kind.Row{row}, false)
+	if out.Status == http.StatusCreated {
+		out.Location = "/v1/" + k.def.Plural + "/" + row.ID // a user's id is Stytch's to give
+	}
+	shown, err := k.present(ctx, o.caller, []kind.Row{row}, false, o.views...)
 	if err != nil {
 		return nil, err
 	}
@@ -311,7 +334,7 @@ func (k *resources) get(ctx context.Context, in *getInput) (*getOutput, error) {
 	if err != nil {
 		return nil, err
 	}
-	all, err := k.decide(ctx, c, events.Resource{Kind: k.def.Name, ID: in.ID, Version: row.Version, Attr: k.def.Attrs(row)}, kind.ActionRead)
+	all, err := k.decide(ctx, c, events.Resource{Kind: k.def.Name, ID: in.ID, Version: row.Version, Attr: attrs(c, k.def, row)}, kind.ActionRead)
 	if err != nil {
 		return nil, err
 	}

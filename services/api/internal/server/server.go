@@ -5,6 +5,7 @@ package server
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"slices"
@@ -14,6 +15,7 @@ import (
 	"github.com/danielgtaylor/huma/v2/adapters/humachi"
 	"github.com/go-chi/chi/v5"
 	"github.com/go-chi/chi/v5/middleware"
+	svix "github.com/svix/svix-webhooks/go"
 	"go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp"
 	"golang.org/x/sync/singleflight"
 
@@ -54,6 +56,11 @@ type Config struct {
 	Log       *slog.Logger
 	Version   string
 	PublicURL string
+	// StytchWebhookSecret is what Stytch's webhooks are signed with (STYTCH_WEBHOOK_SECRET);
+	// "" means that there are none.
+	StytchWebhookSecret string
+	// BootstrapAdmin is the address of the first admin (WRIT_BOOTSTRAP_ADMIN); "" for none.
+	BootstrapAdmin string
 	// MaxInFlight is how many requests are worked on at a time; 0 means no limit.
 	MaxInFlight uint
 	// RateLimit is how many requests a second one principal may send to this
@@ -75,6 +82,7 @@ type Server struct {
 	waiters *waiters
 	recent  *recent
 	syncing singleflight.Group
+	webhook *svix.Webhook // nil: not set up
 }
 
 // New makes a server that listens for outcomes until Close.
@@ -82,6 +90,9 @@ func New(cfg Config) (*Server, http.Handler, error) {
 	s := &Server{Config: cfg, recent: newRecent(recentCommands)}
 	s.gate = &gate.Gate{Identity: cfg.Identity, Store: cfg.Store, Log: cfg.Log, FirstSeen: s.firstSeen}
 	var err error
+	if s.webhook, err = newWebhook(cfg.StytchWebhookSecret); err != nil {
+		return nil, nil, fmt.Errorf("STYTCH_WEBHOOK_SECRET: %w", err)
+	}
 	if s.metrics, err = newMetrics(cfg.Telemetry.Meter()); err != nil {
 		return nil, nil, err
 	}
@@ -120,6 +131,9 @@ func (s *Server) routes() http.Handler {
 		s.registerWaiting()
 		s.registerDead()
 		s.registerMe()
+		s.registerUsers()
+		s.registerTenants()
+		s.registerWebhooks()
 		s.registerAuthzen()
 		describeHeaders(s.api.OpenAPI())
 		r.Get("/docs", openapi.Page(s.api, s.Log))
