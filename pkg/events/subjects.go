@@ -65,6 +65,14 @@ func OutcomeSubject(kind, action string, status Status) string {
 	return prefixOutcome + "." + kind + "." + Token(action) + "." + string(status)
 }
 
+// OutcomesOf matches the outcomes of the commands of a kind.
+func OutcomesOf(kind string) string { return prefixOutcome + "." + kind + ".>" }
+
+// QueuedSubject is the core NATS subject on which workers tell each other that
+// commands for Stytch have been queued. It carries nothing and no stream listens
+// to it: who misses it finds the queue in SQL a little later.
+const QueuedSubject = "writ.queued"
+
 // DeadSubject is writ.dead.<service>.<stream>.<sequence>: one subject per
 // refused message, so that a refusal repeated is recognized as the same.
 func DeadSubject(service, stream string, sequence uint64) string {

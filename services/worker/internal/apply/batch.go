@@ -129,6 +129,11 @@ func (l *Loop) transact(ctx context.Context, items []*item) error {
 	l.at(afterCommit)
 	committed := time.Now()
 	maps.Copy(l.positions, s.moved)
+	if len(s.queued) > 0 {
+		if err := l.ledger.Notify(events.QueuedSubject, nil); err != nil {
+			l.log.DebugContext(ctx, "the role worker was not told of its commands, it will look", "error", err)
+		}
+	}
 	l.metrics.applied(ctx, s, len(items), committed.Sub(started))
 	l.traceCommit(items, started, committed)
 	l.hold(ctx, s)
@@ -158,7 +163,10 @@ type state struct {
 	commands  map[string]store.Command
 	rows      map[*kind.Definition]map[string]*kind.Row
 	changed   map[*kind.Definition]map[string]bool // ids whose row is to be written or deleted
+	departed  map[string]bool                      // users that were deleted
 	results   []*resultOf
+	queued    []store.Queued      // commands for the role worker
+	waiting   []store.Command     // and their rows
 	refused   []*item             // dead letters without an outcome, stored already
 	dead      []ledger.DeadLetter // of commands that failed
 	blocked   map[int]error       // partitions that wait for a dependency
@@ -222,7 +230,14 @@ func (l *Loop) loadState(ctx context.Context, tx *store.Tx, items []*item) (*sta
 		}
 		s.changed[d] = map[string]bool{}
 	}
-	return s, nil
+	var unseen []string
+	for id := range ids[user.Kind] {
+		if s.rows[user.Kind][id] == nil {
+			unseen = append(unseen, id)
+		}
+	}
+	s.departed, err = tx.Departed(ctx, unseen)
+	return s, err
 }
 
 // write writes what changed and moves the positions.
@@ -248,14 +263,24 @@ func (s *state) write(ctx context.Context, tx *store.Tx) error {
 			}
 		}
 	}
-	rows := make([]store.Command, len(s.results))
-	for i, r := range s.results {
-		rows[i] = r.row
+	for id := range s.changed[user.Kind] {
+		if s.rows[user.Kind][id] == nil {
+			if err := tx.Depart(ctx, id, command.Now()); err != nil {
+				return err
+			}
+		}
+	}
+	rows := slices.Clone(s.waiting)
+	for _, r := range s.results {
+		rows = append(rows, r.row)
 	}
 	if len(rows) > 0 {
 		if err := tx.AddCommands(ctx, rows); err != nil {
 			return err
 		}
+	}
+	if err := tx.Enqueue(ctx, s.queued); err != nil {
+		return err
 	}
 	moves := make([]store.Move, 0, len(s.moved))
 	for _, p := range slices.Sorted(maps.Keys(s.moved)) {

@@ -42,6 +42,15 @@ func (l *Loop) process(ctx context.Context, s *state, it *item) {
 		return
 	}
 	r := &resultOf{it: it}
+	if it.external() {
+		if err := it.event.Expired(command.Now()); err != nil {
+			s.reject(r, err)
+		} else {
+			s.enqueue(it)
+		}
+		s.moved[it.partition] = it.Sequence
+		return
+	}
 	if it.recorded != nil {
 		if err := s.repeat(r); err != nil {
 			s.reject(r, err)
@@ -78,7 +87,7 @@ func (l *Loop) execute(ctx context.Context, s *state, it *item, r *resultOf) (*k
 	if row != nil && row.Tenant != c.Tenant && !h.Kind.In(*row, c.Tenant) {
 		return nil, fault.Missing(c.Kind, c.ResourceID)
 	}
-	if row == nil && c.Action != h.Creates {
+	if row == nil && (c.Action != h.Creates || s.departed[c.ResourceID]) {
 		// Deleted meanwhile. What today's policy says of it is recorded all the same.
 		if err := l.decideAgain(ctx, s, row, r); err != nil && !fault.Is(err, fault.Denied) {
 			return nil, err
@@ -142,6 +151,16 @@ func versionOf(row *kind.Row) int64 {
 		return 0
 	}
 	return row.Version
+}
+
+// enqueue leaves a command to the role worker. From here on it is permitted as
+// far as its expiry goes: it may wait for Stytch as long as it takes.
+func (s *state) enqueue(it *item) {
+	c := &it.event.Command
+	row := command.Row(it.event, it.Sequence)
+	s.queued = append(s.queued, store.Queued{Sequence: it.Sequence, CommandID: c.ID, Lane: c.ResourceID})
+	s.waiting = append(s.waiting, row)
+	s.commands[c.ID] = row
 }
 
 // decideAgain asks Cerbos with today's attributes and keeps the answer as the

@@ -17,6 +17,9 @@ type Handler struct {
 	Kind *kind.Definition
 	// Creates is the action that makes a row; every other one needs it to exist.
 	Creates string
+	// External reports whether an action needs somebody outside. Such a command is
+	// queued, for the role worker; nil means that none does.
+	External func(action string) bool
 	// Attrs gives the attributes for a decision about the command; row is nil
 	// when there is none, not yet or no longer.
 	Attrs func(row *kind.Row, c *events.Command) (map[string]any, error)
@@ -71,8 +74,9 @@ func CRUD(d *kind.Definition) Handler {
 // that decisions do not go stale for nothing.
 func Directory() Handler {
 	return Handler{
-		Kind:    user.Kind,
-		Creates: user.ActionSync,
+		Kind:     user.Kind,
+		Creates:  user.ActionSync,
+		External: user.External,
 		Attrs: func(_ *kind.Row, c *events.Command) (map[string]any, error) {
 			return map[string]any{"tenant": c.Tenant}, nil
 		},

@@ -33,6 +33,11 @@ type item struct {
 	span        trace.Span
 }
 
+// external reports whether the command is queued instead of applied.
+func (it *item) external() bool {
+	return it.handler.External != nil && it.handler.External(it.event.Command.Action)
+}
+
 // lineUp puts the commands of a batch in their partitions' order without a
 // gap, fetching from the ledger what was not delivered in order. What is at or
 // before the positions is repeats.
@@ -88,7 +93,7 @@ func (l *Loop) recall(ctx context.Context, items []*item) error {
 	ids, byID := map[string]bool{}, map[string]*item{}
 	from := uint64(0)
 	for _, it := range items {
-		if it.refused != nil || it.Sequence > l.settled[it.partition] {
+		if it.refused != nil || it.external() || it.Sequence > l.settled[it.partition] {
 			continue
 		}
 		id := events.OutcomeID(it.event.Command.ID)

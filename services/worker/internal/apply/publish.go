@@ -73,6 +73,9 @@ func (l *Loop) republish(ctx context.Context, repeats []ledger.Delivery) error {
 	var ctxs []context.Context
 	old := map[string]bool{}
 	for id, row := range rows {
+		if !row.Status.Final() {
+			continue // it is queued: its outcome is the role worker's to publish
+		}
 		more, err := command.Messages(l.keys, row)
 		if err != nil {
 			return err
