@@ -260,7 +260,7 @@ func (s *stack) startServices(ctx context.Context) error {
 		return api.Run(ctx, api.Config{
 			NATSURL: s.local.NATS, LedgerReplicas: 1, LedgerMaxBytes: s.cmd.LedgerMax, DatabaseURL: s.local.Database, Cerbos: s.cmd.Cerbos,
 			SealKeys: s.keys.SealKeys, PublicURL: s.local.API, StytchProjectID: localProject, StytchSecret: s.keys.StytchSecret,
-			StytchBaseURL: s.local.Mailbox, Listener: ln[2], Log: telemetry.LoggerFromEnv("writ-api"), Version: version(),
+			StytchBaseURL: s.local.Mailbox, Local: true, Mailbox: s.local.Mailbox + "/mailbox", Listener: ln[2], Log: telemetry.LoggerFromEnv("writ-api"), Version: version(),
 			MaxInFlight: s.cmd.MaxInFlight, RateLimit: s.cmd.RateLimit, MaxBacklog: s.cmd.MaxBacklog,
 		})
 	}, nil)

@@ -30,8 +30,13 @@ func NewPKCE() (codeVerifier, codeChallenge string) {
 	b := make([]byte, 32)
 	_, _ = rand.Read(b) // never fails: crypto/rand
 	codeVerifier = base64.RawURLEncoding.EncodeToString(b)
+	return codeVerifier, Challenge(codeVerifier)
+}
+
+// Challenge gives the challenge of a verifier that is kept already.
+func Challenge(codeVerifier string) string {
 	sum := sha256.Sum256([]byte(codeVerifier))
-	return codeVerifier, base64.RawURLEncoding.EncodeToString(sum[:])
+	return base64.RawURLEncoding.EncodeToString(sum[:])
 }
 
 // SendMagicLink mails a sign-in link to redirectURL and makes the user where

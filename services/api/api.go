@@ -51,6 +51,11 @@ type Config struct {
 	RateLimit   uint `env:"WRIT_RATE_LIMIT" envDefault:"1000"`    // requests a second of one principal
 	MaxBacklog  uint `env:"WRIT_MAX_BACKLOG" envDefault:"100000"` // commands that wait to be applied
 
+	// Local is a local stack, writ dev's: its cookies can travel over plain HTTP,
+	// and whoever signs in may take a role. Mailbox is where its mail is read.
+	Local   bool   `env:"-"`
+	Mailbox string `env:"-"`
+
 	// Listener takes the requests; nil means to listen on Addr.
 	Listener net.Listener `env:"-"`
 	Log      *slog.Logger `env:"-"`
@@ -124,9 +129,13 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		}
 		return n, err
 	})
+	_, port, err := net.SplitHostPort(cfg.Listener.Addr().String())
+	if err != nil {
+		return fmt.Errorf("WRIT_API_ADDR: %w", err)
+	}
 	srv, handler, err := server.New(server.Config{
 		Ledger: led, Store: st, Authz: az, Identity: id, Keys: keys, Kinds: kinds.All, Health: probes,
-		Telemetry: tel, Log: cfg.Log, Version: cfg.Version, PublicURL: cfg.PublicURL, Stopping: ctx.Done(),
+		Telemetry: tel, Log: cfg.Log, Version: cfg.Version, PublicURL: cfg.PublicURL, OwnURL: "http://localhost:" + port, Local: cfg.Local, Mailbox: cfg.Mailbox, Stopping: ctx.Done(),
 		StytchWebhookSecret: cfg.StytchWebhookSecret, BootstrapAdmin: cfg.BootstrapAdmin,
 		MaxInFlight: cfg.MaxInFlight, RateLimit: cfg.RateLimit, Backlog: backlog,
 	})

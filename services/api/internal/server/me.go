@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"time"
 
@@ -95,6 +96,11 @@ func (s *Server) me(ctx context.Context, c *gate.Caller) (*meOutput, error) {
 
 // plan asks which resources of a kind the caller may do an action to.
 func (s *Server) plan(ctx context.Context, c *gate.Caller, d *kind.Definition, action string) (authz.Plan, error) {
+	return s.planWith(ctx, c, d, action, nil)
+}
+
+// planWith is plan for the resources that have the attributes known.
+func (s *Server) planWith(ctx context.Context, c *gate.Caller, d *kind.Definition, action string, known map[string]any) (authz.Plan, error) {
 	attr := map[string]any{"tenant": c.Tenant}
 	switch action {
 	case kind.ActionCreate: // what they make is their own, and they name nothing that is not theirs to name
@@ -102,6 +108,7 @@ func (s *Server) plan(ctx context.Context, c *gate.Caller, d *kind.Definition, a
 	case kind.ActionUpdate:
 		attr["changes"] = []string{}
 	}
+	maps.Copy(attr, known)
 	return s.Authz.Plan(ctx, authz.PlanRequest{
 		Principal: c.Principal, Kind: d.Name, Action: action, Attr: attr, Tenant: c.Tenant, Scope: authz.TenantScope(c.Tenant),
 	})

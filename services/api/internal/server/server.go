@@ -32,6 +32,7 @@ import (
 	"github.com/writ-project/writ/pkg/request"
 	"github.com/writ-project/writ/pkg/store"
 	"github.com/writ-project/writ/pkg/telemetry"
+	"github.com/writ-project/writ/services/api/internal/signin"
 )
 
 // Limits of one request.
@@ -56,6 +57,12 @@ type Config struct {
 	Log       *slog.Logger
 	Version   string
 	PublicURL string
+	// OwnURL is where browsers on this machine reach the api: sign-in links lead
+	// there where PublicURL is not set.
+	OwnURL string
+	// Local and Mailbox are a local stack's: see signin.Config.
+	Local   bool
+	Mailbox string
 	// StytchWebhookSecret is what Stytch's webhooks are signed with (STYTCH_WEBHOOK_SECRET);
 	// "" means that there are none.
 	StytchWebhookSecret string
@@ -83,11 +90,16 @@ type Server struct {
 	recent  *recent
 	syncing singleflight.Group
 	webhook *svix.Webhook // nil: not set up
+	signin  *signin.SignIn
+	rate    *limit.Rate
+	looking chan struct{} // a place for each that reads the end of the ledger
+	// unlisten ends the hearing of other instances' sessions that ended.
+	unlisten func()
 }
 
 // New makes a server that listens for outcomes until Close.
 func New(cfg Config) (*Server, http.Handler, error) {
-	s := &Server{Config: cfg, recent: newRecent(recentCommands)}
+	s := &Server{Config: cfg, recent: newRecent(recentCommands), rate: limit.NewRate(cfg.RateLimit), looking: make(chan struct{}, accountReaders)}
 	s.gate = &gate.Gate{Identity: cfg.Identity, Store: cfg.Store, Log: cfg.Log, FirstSeen: s.firstSeen}
 	var err error
 	if s.webhook, err = newWebhook(cfg.StytchWebhookSecret); err != nil {
@@ -99,11 +111,20 @@ func New(cfg Config) (*Server, http.Handler, error) {
 	if s.waiters, err = newWaiters(cfg.Ledger); err != nil {
 		return nil, nil, err
 	}
+	if err := s.startSignIn(); err != nil {
+		s.waiters.close()
+		return nil, nil, err
+	}
 	return s, s.routes(), nil
 }
 
-// Close stops listening for outcomes.
-func (s *Server) Close() { s.waiters.close() }
+// Close sends the sign-in links that are queued and stops listening for
+// outcomes and for sessions that end.
+func (s *Server) Close() {
+	s.signin.Close()
+	s.unlisten()
+	s.waiters.close()
+}
 
 func (s *Server) routes() http.Handler {
 	r := chi.NewRouter()
@@ -119,11 +140,11 @@ func (s *Server) routes() http.Handler {
 			limit.InFlight(s.MaxInFlight),
 			otelhttp.NewMiddleware("http", otelhttp.WithTracerProvider(s.Telemetry.TracerProvider()),
 				otelhttp.WithMeterProvider(s.Telemetry.MeterProvider()), otelhttp.WithPropagators(s.Telemetry.Propagator())),
-			request.NameSpan, deadline,
+			request.NameSpan, deadline, s.signin.Bearer, s.signin.Pages(s.accountPage),
 		)
 		s.api = humachi.New(r, openapi.Config("writ",
 			"Commands on resources, each authorized by a policy and recorded with the decision that permits it.", s.Version, s.PublicURL))
-		s.api.UseMiddleware(s.gate.Middleware(s.api), s.notTooOften(limit.NewRate(s.RateLimit)))
+		s.api.UseMiddleware(s.gate.Middleware(s.api), s.notTooOften(s.rate))
 		for _, d := range s.Kinds {
 			s.registerKind(d)
 		}
@@ -134,8 +155,12 @@ func (s *Server) routes() http.Handler {
 		s.registerUsers()
 		s.registerTenants()
 		s.registerWebhooks()
+		s.registerSignIn()
+		s.registerAccount()
 		s.registerAuthzen()
 		describeHeaders(s.api.OpenAPI())
+		r.Get(signin.PathLogin, s.signin.LoginPage)
+		r.Get(signin.PathSent, s.signin.SentPage)
 		r.Get("/docs", openapi.Page(s.api, s.Log))
 	})
 	return r
