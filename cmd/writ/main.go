@@ -3,6 +3,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -19,7 +20,9 @@ type cli struct {
 
 	Dev     devCmd     `cmd:"" help:"Run everything in one process, for development."`
 	Token   tokenCmd   `cmd:"" help:"Print a session JWT of a user of the local stack, made if new."`
-	Audit   auditCmd   `cmd:"" help:"Look at the audit log."`
+	Audit   auditCmd   `cmd:"" help:"Look at the audit log, and check it."`
+	Policy  policyCmd  `cmd:"" help:"Try policies before they are in force."`
+	Dead    deadCmd    `cmd:"" help:"Look after dead letters: what could not be processed."`
 	Migrate migrateCmd `cmd:"" help:"Bring the database's schema up to date (the worker does it at its start)."`
 	Config  configCmd  `cmd:"" help:"Print the settings in force, secrets hidden."`
 	Version versionCmd `cmd:"" help:"Print the version."`
@@ -29,6 +32,7 @@ type cli struct {
 type app struct {
 	ctx  context.Context
 	data string
+	in   io.Reader
 	out  io.Writer
 	err  io.Writer
 }
@@ -36,11 +40,11 @@ type app struct {
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
+	os.Exit(run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 }
 
 // run is main without the process: its exit code is the result.
-func run(ctx context.Context, args []string, out, errOut io.Writer) int {
+func run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer) int {
 	var c cli
 	exit := -1
 	parser, err := kong.New(&c, kong.Name("writ"), kong.Description("Commands that carry the decision that permits them."),
@@ -57,7 +61,10 @@ func run(ctx context.Context, args []string, out, errOut io.Writer) int {
 		fmt.Fprintln(errOut, "writ:", err)
 		return 2
 	}
-	if err := k.Run(&app{ctx: ctx, data: c.Data, out: out, err: errOut}); err != nil {
+	if err := k.Run(&app{ctx: ctx, data: c.Data, in: in, out: out, err: errOut}); err != nil {
+		if code, ok := errors.AsType[exitCode](err); ok {
+			return int(code)
+		}
 		fmt.Fprintln(errOut, "writ:", err)
 		return 1
 	}
