@@ -22,8 +22,8 @@ const (
 	maxAttrSize = 2048
 )
 
-// Membership is what a user is in a tenant.
-type Membership struct {
+// NewMembership is what a user is in a tenant.
+type NewMembership struct {
 	Roles []string       `json:"roles" maxItems:"20" uniqueItems:"true" doc:"All of them; none: no member" example:"[\"manager\"]" nullable:"false"`
 	Attr  map[string]any `json:"attr,omitempty" maxProperties:"20" doc:"All attributes that policies see: texts, numbers, booleans and lists of texts" example:"{\"region\":\"eu-east-1\"}"`
 }
@@ -31,7 +31,7 @@ type Membership struct {
 // SetRoles is the body of PUT /v1/users/{id}/roles.
 type SetRoles struct {
 	Tenant string `json:"tenant,omitempty" pattern:"^[a-z0-9][a-z0-9-]{0,62}$" doc:"Writ-Tenant if it is not given; another one only for an admin of the default tenant"`
-	Membership
+	NewMembership
 }
 
 type setRolesInput struct {
@@ -94,7 +94,7 @@ func (p *people) change(ctx context.Context, o *order, row kind.Row, change user
 
 // check refuses roles that no policy knows, and attributes that policies could
 // not compare or that Stytch could not keep.
-func (m Membership) check() error {
+func (m NewMembership) check() error {
 	for i, r := range m.Roles {
 		if !slices.Contains(user.Roles, r) {
 			return fault.InvalidField(fmt.Sprintf("body.roles[%d]", i), "no policy knows this role: want one of %s", strings.Join(user.Roles, ", "))

@@ -45,21 +45,22 @@ type updateTenantInput struct {
 	RawBody []byte
 }
 
-type memberPath struct {
+// MemberPath names a user in a tenant.
+type MemberPath struct {
 	Key  string `path:"key" pattern:"^[a-z0-9][a-z0-9-]{0,62}$" doc:"The tenant's key"`
 	User string `path:"user" pattern:"^user-(test|live)-[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$" doc:"The user's id: Stytch's"`
 }
 
 type putMemberInput struct {
 	MutationHeaders
-	memberPath
-	Body    Membership
+	MemberPath
+	Body    NewMembership
 	RawBody []byte
 }
 
 type deleteMemberInput struct {
 	MutationHeaders
-	memberPath
+	MemberPath
 }
 
 // companies serves tenants and who is in them.
@@ -168,11 +169,11 @@ func (t *companies) putMember(ctx context.Context, in *putMemberInput) (*mutatio
 	if len(in.Body.Roles) == 0 {
 		return nil, fault.InvalidField("body.roles", "want one at least: DELETE takes a user out of a tenant")
 	}
-	return t.member(ctx, in.MutationHeaders, in.memberPath, string(body), in.Body)
+	return t.member(ctx, in.MutationHeaders, in.MemberPath, string(body), in.Body)
 }
 
 func (t *companies) deleteMember(ctx context.Context, in *deleteMemberInput) (*mutationOutput, error) {
-	out, err := t.member(ctx, in.MutationHeaders, in.memberPath, "", Membership{Roles: []string{}})
+	out, err := t.member(ctx, in.MutationHeaders, in.MemberPath, "", NewMembership{Roles: []string{}})
 	if err == nil && out.Status == http.StatusOK {
 		out = &mutationOutput{Status: http.StatusNoContent, Applied: out.Applied, Command: out.Command}
 	}
@@ -181,7 +182,7 @@ func (t *companies) deleteMember(ctx context.Context, in *deleteMemberInput) (*m
 
 // member decides about the tenant, records that, and then submits the change of
 // the user's roles, which is decided by the policy about users.
-func (t *companies) member(ctx context.Context, h MutationHeaders, at memberPath, body string, m Membership) (*mutationOutput, error) {
+func (t *companies) member(ctx context.Context, h MutationHeaders, at MemberPath, body string, m NewMembership) (*mutationOutput, error) {
 	o, wanted, done, err := t.people.started(ctx, h, tenant.ActionMembers, at.Key, at.User, body)
 	if err != nil {
 		return nil, err
