@@ -158,7 +158,7 @@ func (s *Server) lately(ctx context.Context, c *gate.Caller) (found []signin.Acc
 		if err != nil || e.Decision.ID == "" || e.Verify(s.Keys, r.Subject) != nil {
 			return true // a worker or auditor makes it a dead letter
 		}
-		if d := &e.Decision; d.Principal.ID == c.ID && d.Tenant == c.Tenant {
+		if d := &e.Decision; d.Principal.ID == c.ID && d.Tenant == c.Tenant && !tellsWhatOneMay(d) {
 			found = append(found, decisionAbout(d))
 		}
 		return len(found) < accountDecisions
@@ -167,6 +167,16 @@ func (s *Server) lately(ctx context.Context, c *gate.Caller) (found []signin.Acc
 		return nil, 0, fmt.Errorf("read the latest decisions about %s: %w", c.ID, err)
 	}
 	return found, looked, nil
+}
+
+// tellsWhatOneMay reports whether a decision is one of the dozens that a look at
+// the account, or at /v1/me, takes: they would leave no room for others.
+func tellsWhatOneMay(d *events.Decision) bool {
+	switch d.Request.Route {
+	case signin.PathAccount, "/v1/me", "/v1/me/sync":
+		return len(d.Plan) > 0
+	}
+	return false
 }
 
 func decisionAbout(d *events.Decision) signin.AccountDecision {

@@ -114,7 +114,7 @@ func (s *Server) registerSignIn() {
 		Token string `query:"token" required:"true" minLength:"1" maxLength:"8192" doc:"The link's token"`
 		Type  string `query:"stytch_token_type" maxLength:"64" doc:"What Stytch adds to the link"`
 	}) (*sessionOutput, error) {
-		got, err := s.signin.Redeem(request.HTTP(ctx), in.Token)
+		got, err := s.signin.Redeem(httpRequest(ctx), in.Token)
 		if err != nil {
 			return nil, err
 		}
@@ -129,7 +129,7 @@ func (s *Server) registerSignIn() {
 	}, func(ctx context.Context, in *struct {
 		Authorization string `header:"Authorization" doc:"Bearer, and a token of the session that is to end; or the session's cookie"`
 	}) (*leaveOutput, error) {
-		r := request.HTTP(ctx).Clone(ctx)
+		r := httpRequest(ctx).Clone(ctx) // as Bearer made it
 		r.Header.Set("Authorization", in.Authorization)
 		cookies, err := s.signin.Leave(r)
 		if err != nil {
@@ -139,8 +139,12 @@ func (s *Server) registerSignIn() {
 	})
 }
 
+// httpRequest is the request that ctx belongs to, with all that came to be known
+// of it: what the decisions record, its deadline, its trace.
+func httpRequest(ctx context.Context) *http.Request { return request.HTTP(ctx).WithContext(ctx) }
+
 func (s *Server) sendLink(ctx context.Context, a signin.Ask) (*linkOutput, error) {
-	cookies, err := s.signin.Send(request.HTTP(ctx), a)
+	cookies, err := s.signin.Send(httpRequest(ctx), a)
 	if err != nil {
 		return nil, err
 	}

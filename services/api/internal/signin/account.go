@@ -21,7 +21,7 @@ type Account struct {
 	Session AccountSession             `json:"session"`
 	May     []AccountKind              `json:"may" doc:"For each kind, what the policies say of its actions"`
 	// Decisions are the latest first.
-	Decisions []AccountDecision `json:"decisions" doc:"The latest decisions about the user in this tenant, newest first: at most 20, found among the last 4,096 messages of the ledger"`
+	Decisions []AccountDecision `json:"decisions" doc:"The latest decisions about the user in this tenant, newest first: at most 20, found among the last 4,096 messages of the ledger; without the query plans that tell what one may do"`
 	// Looked is how much of the ledger was looked at.
 	Looked int `json:"looked_at" doc:"How many of the ledger's messages were looked at for the decisions"`
 }

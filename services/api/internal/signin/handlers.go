@@ -18,15 +18,18 @@ func (s *SignIn) Pages(account http.HandlerFunc) func(http.Handler) http.Handler
 	sends := map[string]http.HandlerFunc{PathLink: s.sendPage, PathLogout: s.leavePage}
 	return func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			h := next.ServeHTTP
-			switch {
-			case safe(r.Method) && reads[r.URL.Path] != nil && WantsPage(r):
-				h = reads[r.URL.Path]
-			case r.Method == http.MethodPost && sends[r.URL.Path] != nil && isForm(r):
-				h = sends[r.URL.Path]
+			read, send := reads[r.URL.Path], sends[r.URL.Path]
+			if read != nil {
+				w.Header().Add("Vary", "Accept")
 			}
-			w.Header().Add("Vary", "Accept")
-			h(w, r)
+			switch {
+			case read != nil && safe(r.Method) && WantsPage(r):
+				read(w, r)
+			case send != nil && r.Method == http.MethodPost && isForm(r):
+				send(w, r)
+			default:
+				next.ServeHTTP(w, r)
+			}
 		})
 	}
 }
