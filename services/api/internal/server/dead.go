@@ -126,14 +126,15 @@ type deadListOutput struct {
 	}
 }
 
-type deadInput struct {
+// DeadPath names a dead letter in a path.
+type DeadPath struct {
 	ID string `path:"id" maxLength:"128" pattern:"^[A-Za-z0-9_-]+\\.[A-Za-z0-9_-]+\\.[0-9]+$" doc:"The dead letter's id" example:"worker.LEDGER.17"`
 }
 
 type deadOutput struct{ Body DeadMessage }
 
 type deadDiscardInput struct {
-	deadInput
+	DeadPath
 	Reason string `query:"reason" minLength:"1" maxLength:"500" required:"true" doc:"Why; it stands in the decision"`
 }
 
@@ -219,7 +220,7 @@ func (s *Server) findDead(ctx context.Context, c *gate.Caller, id string) (*lett
 	return read, nil
 }
 
-func (s *Server) getDead(ctx context.Context, in *deadInput) (*deadOutput, error) {
+func (s *Server) getDead(ctx context.Context, in *DeadPath) (*deadOutput, error) {
 	c := gate.CallerOf(ctx)
 	l, err := s.findDead(ctx, c, in.ID)
 	if err != nil {

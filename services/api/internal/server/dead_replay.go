@@ -18,7 +18,7 @@ import (
 )
 
 type deadReplayInput struct {
-	deadInput
+	DeadPath
 	Prefer string `header:"Prefer" doc:"wait=N: answer when the command is done, or after N seconds (RFC 7240; at most 30)" example:"wait=5"`
 	Body   struct {
 		Reason string `json:"reason" minLength:"1" maxLength:"500" doc:"Why; it stands in the decision"`
@@ -108,12 +108,20 @@ func (s *Server) replayedBefore(ctx context.Context, who *gate.Caller, o *order,
 // writ, and a worker that died between burying one and moving past it may still
 // apply it.
 func (s *Server) settled(ctx context.Context, l *letter, c *events.Command) error {
+	not := fault.Conflict("not-replayable", "dead letter %s cannot be replayed: its message is not the ledger's", l.ID)
+	last, err := s.Ledger.Last(ctx)
+	if err != nil {
+		return err
+	}
+	if l.Record.Sequence < 1 || l.Record.Sequence > last {
+		return not
+	}
 	original, err := s.Ledger.Get(ctx, l.Record.Sequence)
 	if err != nil {
 		return err
 	}
 	if original.Subject != l.Record.Subject || !bytes.Equal(original.Data, l.Record.Data) {
-		return fault.Conflict("not-replayable", "dead letter %s cannot be replayed: its message is not the ledger's", l.ID)
+		return not
 	}
 	row, err := s.Store.Command(ctx, c.ID)
 	switch {
@@ -191,13 +199,16 @@ func (s *Server) commandResource(ctx context.Context, l *letter, c *events.Comma
 	if err == nil && row.Tenant != c.Tenant {
 		err = fault.Missing(c.Kind, c.ResourceID)
 	}
-	res := events.Resource{Kind: c.Kind, ID: c.ResourceID, Version: row.Version}
+	res := events.Resource{Kind: c.Kind, ID: c.ResourceID}
+	if err == nil {
+		res.Version = row.Version
+	}
 	switch {
 	case fault.Is(err, fault.NotFound) && c.Action == kind.ActionCreate:
 		if row, err = def.Create(c.ResourceID, c.Tenant, c.PrincipalID, c.Body, time.Now()); err != nil {
 			return res, fault.Conflict("not-replayable", "dead letter %s cannot be replayed: %v", l.ID, err)
 		}
-		res.Version, res.Attr = 0, def.ChangeAttrs(row, c.Changes)
+		res.Attr = def.ChangeAttrs(row, c.Changes)
 	case fault.Is(err, fault.NotFound):
 		return res, fault.Conflict("not-replayable", "dead letter %s cannot be replayed: there is no %s %s any more", l.ID, c.Kind, c.ResourceID)
 	case err != nil:
