@@ -3,6 +3,7 @@ package content
 import (
 	"context"
 	"crypto/sha256"
+	"encoding"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -175,4 +176,15 @@ func changed(err error) bool {
 	}
 	api, ok := errors.AsType[*jetstream.APIError](err)
 	return ok && (api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence || api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequenceConstant)
+}
+
+// Digest is the SHA-256 of what is stored, in hex.
+func (u *Session) Digest() (string, error) {
+	h := sha256.New()
+	if u.Size > 0 {
+		if err := h.(encoding.BinaryUnmarshaler).UnmarshalBinary(u.Hash); err != nil {
+			return "", fault.New(fault.Internal, "upload", "read the state of upload %s: %v", u.Ref.Upload, err)
+		}
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
 }

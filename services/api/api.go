@@ -17,9 +17,11 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/writ-project/writ/pkg/authz"
+	"github.com/writ-project/writ/pkg/content"
 	"github.com/writ-project/writ/pkg/events"
 	"github.com/writ-project/writ/pkg/health"
 	"github.com/writ-project/writ/pkg/identity"
+	"github.com/writ-project/writ/pkg/jobs"
 	"github.com/writ-project/writ/pkg/kinds"
 	"github.com/writ-project/writ/pkg/ledger"
 	"github.com/writ-project/writ/pkg/limit"
@@ -45,6 +47,9 @@ type Config struct {
 
 	StytchWebhookSecret string `env:"STYTCH_WEBHOOK_SECRET"`
 	BootstrapAdmin      string `env:"WRIT_BOOTSTRAP_ADMIN"`
+
+	MaxUpload       int64 `env:"WRIT_MAX_UPLOAD" envDefault:"2147483648"` // bytes of a video's file
+	ContentMaxBytes int64 `env:"WRIT_CONTENT_MAX_BYTES" envDefault:"0"`   // bytes of all files together; 0: the server's limit
 
 	// Past these a request is refused at once; 0 means no limit.
 	MaxInFlight uint `env:"WRIT_MAX_IN_FLIGHT" envDefault:"1024"` // requests
@@ -115,6 +120,15 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	}
 	defer closing(&err, func() error { return drain(led.Close, flushTimeout) })
 
+	files, err := content.Open(ctx, nc, content.Config{Replicas: cfg.LedgerReplicas, MaxBytes: cfg.ContentMaxBytes})
+	if err != nil {
+		return err
+	}
+	background, err := jobs.Open(ctx, nc, jobs.Config{Replicas: cfg.LedgerReplicas})
+	if err != nil {
+		return err
+	}
+
 	probes := health.New(
 		health.Check{Name: ledger.Dependency, Critical: true, Func: led.Ready},
 		health.Check{Name: "database", Critical: true, Func: migrated(st)},
@@ -136,6 +150,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	srv, handler, err := server.New(server.Config{
 		Ledger: led, Store: st, Authz: az, Identity: id, Keys: keys, Kinds: kinds.All, Health: probes,
 		Telemetry: tel, Log: cfg.Log, Version: cfg.Version, PublicURL: cfg.PublicURL, OwnURL: "http://localhost:" + port, Local: cfg.Local, Mailbox: cfg.Mailbox, Stopping: ctx.Done(),
+		Content: files, MaxUpload: cfg.MaxUpload, Jobs: background,
 		StytchWebhookSecret: cfg.StytchWebhookSecret, BootstrapAdmin: cfg.BootstrapAdmin,
 		MaxInFlight: cfg.MaxInFlight, RateLimit: cfg.RateLimit, Backlog: backlog,
 	})

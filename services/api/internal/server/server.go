@@ -20,10 +20,12 @@ import (
 	"golang.org/x/sync/singleflight"
 
 	"github.com/writ-project/writ/pkg/authz"
+	"github.com/writ-project/writ/pkg/content"
 	"github.com/writ-project/writ/pkg/events"
 	"github.com/writ-project/writ/pkg/gate"
 	"github.com/writ-project/writ/pkg/health"
 	"github.com/writ-project/writ/pkg/identity"
+	"github.com/writ-project/writ/pkg/jobs"
 	"github.com/writ-project/writ/pkg/kind"
 	"github.com/writ-project/writ/pkg/ledger"
 	"github.com/writ-project/writ/pkg/limit"
@@ -75,6 +77,12 @@ type Config struct {
 	RateLimit uint
 	// Backlog refuses commands while too many wait to be applied; nil means never.
 	Backlog *limit.Backlog
+	// Content keeps the files of videos, of at most MaxUpload bytes each; nil: there
+	// are no routes for them.
+	Content   *content.Store
+	MaxUpload int64
+	// Jobs are the background jobs; nil: there are no routes for them.
+	Jobs *jobs.Client
 	// Stopping is closed when the service drains: nobody is kept waiting for an
 	// outcome then. Nil means never.
 	Stopping <-chan struct{}
@@ -158,11 +166,14 @@ func (s *Server) routes() http.Handler {
 		s.registerSignIn()
 		s.registerAccount()
 		s.registerAuthzen()
+		s.registerJobs()
+		s.describeContent()
 		describeHeaders(s.api.OpenAPI())
 		r.Get(signin.PathLogin, s.signin.LoginPage)
 		r.Get(signin.PathSent, s.signin.SentPage)
 		r.Get("/docs", openapi.Page(s.api, s.Log))
 	})
+	s.contentRoutes(r)
 	return r
 }
 

@@ -1,0 +1,161 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"slices"
+
+	"github.com/go-chi/chi/v5"
+	"github.com/google/uuid"
+	"go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp"
+
+	"github.com/writ-project/writ/pkg/content"
+	"github.com/writ-project/writ/pkg/events"
+	"github.com/writ-project/writ/pkg/fault"
+	"github.com/writ-project/writ/pkg/gate"
+	"github.com/writ-project/writ/pkg/kind"
+	"github.com/writ-project/writ/pkg/kind/video"
+	"github.com/writ-project/writ/pkg/problem"
+	"github.com/writ-project/writ/pkg/request"
+)
+
+// How many streams of each kind one process serves at a time; more are refused
+// at once. An upload holds 2 MiB and a download 2 MiB.
+const (
+	maxUploads   = 32
+	maxDownloads = 64
+	maxWatchers  = 512
+)
+
+// contents serves the files of videos.
+type contents struct {
+	*resources
+	uploads, downloads, watchers places
+}
+
+// contentRoutes adds the routes that stream. They stand outside huma, which
+// would hold bodies in memory, and have a pace instead of a deadline.
+func (s *Server) contentRoutes(r chi.Router) {
+	if s.Content == nil || !slices.Contains(s.Kinds, video.Kind) {
+		return
+	}
+	c := &contents{
+		resources: &resources{Server: s, def: video.Kind},
+		uploads:   make(places, maxUploads), downloads: make(places, maxDownloads), watchers: make(places, maxWatchers),
+	}
+	r.Group(func(r chi.Router) {
+		r.Use(
+			otelhttp.NewMiddleware("http", otelhttp.WithTracerProvider(s.Telemetry.TracerProvider()),
+				otelhttp.WithMeterProvider(s.Telemetry.MeterProvider()), otelhttp.WithPropagators(s.Telemetry.Propagator())),
+			request.NameSpan, s.signin.Bearer, s.gate.HTTP, s.notTooOftenHTTP,
+		)
+		r.Put(pathContent, s.handler(c.put))
+		r.Get(pathContent, s.handler(c.get))
+		r.Get(pathEvents, s.handler(c.watch))
+	})
+}
+
+// notTooOftenHTTP is notTooOften for routes outside huma.
+func (s *Server) notTooOftenHTTP(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if c := gate.CallerOf(r.Context()); c != nil {
+			if p := s.rate.Allow(w, r, c.ID); p != nil {
+				problem.Write(w, r, p)
+				return
+			}
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+const (
+	pathContent = "/v1/videos/{id}/content"
+	pathEvents  = "/v1/videos/{id}/events"
+)
+
+// pathID reads the id in the path.
+func pathID(r *http.Request) (string, error) {
+	id := chi.URLParam(r, "id")
+	if u, err := uuid.Parse(id); err != nil || u.String() != id {
+		return "", fault.InvalidField("path.id", "want a UUID")
+	}
+	return id, nil
+}
+
+// readable loads a video, decides whether the caller may read it and records that.
+func (c *contents) readable(ctx context.Context, who *gate.Caller, id string) (*video.Video, error) {
+	row, err := c.load(ctx, who, id)
+	if err != nil {
+		return nil, err
+	}
+	all, err := c.decide(ctx, who, events.Resource{Kind: c.def.Name, ID: id, Version: row.Version, Attr: c.def.Attrs(row)}, kind.ActionRead)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.record(ctx, all[0]); err != nil {
+		return nil, err
+	}
+	if all[0].Effect != events.Allow {
+		return nil, fault.Missing(c.def.Name, id)
+	}
+	return row.Value.(*video.Video), nil
+}
+
+// ref names the file of a video.
+func ref(v *video.Video) content.Ref { return content.Ref{Resource: v.ID, Upload: *v.ContentID} }
+
+// get serves a video's file: whole, or ranges of it.
+func (c *contents) get(w http.ResponseWriter, r *http.Request) error {
+	id, err := pathID(r)
+	if err != nil {
+		return err
+	}
+	if tooManyRanges(r.Header.Get("Range")) {
+		return problem.New(http.StatusRequestedRangeNotSatisfiable, "too-many-ranges", "At most 16 ranges in one request")
+	}
+	release, err := c.downloads.take()
+	if err != nil {
+		return err
+	}
+	defer release()
+	ctx, cancel := brief(r.Context())
+	defer cancel()
+	v, err := c.readable(ctx, gate.CallerOf(ctx), id)
+	if err != nil {
+		return err
+	}
+	if v.ContentID == nil {
+		return fault.New(fault.NotFound, "no-content", "video %s has no file", id)
+	}
+	file, err := c.Content.Open(r.Context(), ref(v), *v.Size)
+	if err != nil {
+		return err
+	}
+	h := w.Header()
+	h.Set("ETag", `"`+*v.SHA256+`"`)
+	h.Set("Repr-Digest", reprDigest(*v.SHA256))
+	h.Set("Content-Type", served(*v.ContentType))
+	h.Set("Content-Disposition", `attachment; filename="video-`+id+`"`)
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Content-Security-Policy", "default-src 'none'; sandbox")
+	h.Set("Cache-Control", "private, no-cache") // whether one may read it is asked each time
+	st := newStream(w, c.Stopping, streamStop)
+	defer st.close()
+	st.alive()
+	http.ServeContent(&paced{stream: st, w: w}, r, "", v.UpdatedAt, file)
+	return nil
+}
+
+// writeMutation answers as huma does for the other mutations.
+func writeMutation(w http.ResponseWriter, out *mutationOutput) {
+	h := w.Header()
+	for name, value := range map[string]string{"Location": out.Location, "ETag": out.ETag, "Preference-Applied": out.Applied, "Writ-Command": out.Command} {
+		if value != "" {
+			h.Set(name, value)
+		}
+	}
+	h.Set("Content-Type", "application/json")
+	w.WriteHeader(out.Status)
+	_ = json.NewEncoder(w).Encode(out.Body) // the client may be gone
+}
