@@ -110,7 +110,10 @@ func Attrs(u *User, tenant string) map[string]any {
 func RolesAttrs(u *User, tenant string, change RolesChange, first bool) map[string]any {
 	in := change.In()
 	attrs := Attrs(u, tenant)
-	if u != nil && !u.Is(tenant) && u.Is(in) {
+	switch {
+	case first: // comes from outside
+		attrs["tenant"] = tenant
+	case u != nil && !u.Is(tenant) && u.Is(in):
 		attrs["tenant"] = in
 	}
 	roles := make([]any, len(change.Roles))

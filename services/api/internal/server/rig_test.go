@@ -53,6 +53,8 @@ type rig struct {
 	ledger *ledger.Ledger // the test's own
 
 	stopping <-chan struct{}
+
+	webhookSecret string
 	backlog  *limit.Backlog
 }
 
@@ -120,7 +122,7 @@ func (r *rig) api() string {
 	s, h, err := New(Config{
 		Ledger: r.connect(r.nats), Store: r.store, Authz: r.authz, Identity: r.id, Keys: r.keys, Kinds: kinds.All,
 		Health: health.New(), Telemetry: r.tel, Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Version: "test",
-		Stopping: r.stopping, Backlog: r.backlog, OwnURL: "http://localhost",
+		Stopping: r.stopping, StytchWebhookSecret: r.webhookSecret, Backlog: r.backlog, OwnURL: "http://localhost",
 	})
 	must(r.t, err)
 	web := httptest.NewServer(h)
