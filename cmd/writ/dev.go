@@ -247,7 +247,8 @@ func (s *stack) startServices(ctx context.Context) error {
 	s.run(func(ctx context.Context) error {
 		return worker.Run(ctx, worker.Config{
 			NATSURL: s.local.NATS, LedgerReplicas: 1, LedgerMaxBytes: s.cmd.LedgerMax, DatabaseURL: s.local.Database, Cerbos: s.cmd.Cerbos,
-			SealKeys: s.keys.SealKeys, Listener: ln[0], Log: telemetry.LoggerFromEnv("writ-worker"), Version: version(),
+			SealKeys: s.keys.SealKeys, StytchProjectID: localProject, StytchSecret: s.keys.StytchSecret, StytchBaseURL: s.local.Mailbox,
+			Listener: ln[0], Log: telemetry.LoggerFromEnv("writ-worker"), Version: version(),
 		})
 	}, nil)
 	s.run(func(ctx context.Context) error {

@@ -119,7 +119,7 @@ func classify(err error, rep reply) error {
 		return out
 	}
 	if !readable || stytchErr.ErrorType == "" || status == http.StatusTooManyRequests || status >= 500 || status < 400 {
-		down := fault.Unreachable("stytch", err)
+		down := fault.Unreachable("stytch", asked{err, rep.retryAfter})
 		down.RetryAfter = max(down.RetryAfter, rep.retryAfter)
 		return down
 	}
@@ -139,6 +139,23 @@ func classify(err error, rep reply) error {
 	out := fault.New(kind, code, "%s", message)
 	out.Err = err
 	return out
+}
+
+// asked is an error with the Retry-After that came with it.
+type asked struct {
+	error
+	after time.Duration
+}
+
+func (a asked) Unwrap() error { return a.error }
+
+// RetryAfter is how long Stytch itself asked to wait, 5 minutes at most; 0 if it
+// asked for nothing. fault.Error.RetryAfter is never 0.
+func RetryAfter(err error) time.Duration {
+	if a, ok := errors.AsType[asked](err); ok {
+		return a.after
+	}
+	return 0
 }
 
 // unreadable is for an answer that is no error but lacks what it must have.

@@ -33,6 +33,9 @@ const (
 // JSON (https://stytch.com/docs/api/metadata).
 const MaxMetadata = 4096
 
+// NoCommand, written as the command, takes the one away that is there.
+const NoCommand = "none"
+
 // EncodeMetadata gives the trusted_metadata that replaces all memberships: a
 // nil takes a key away. A membership without roles and attributes is none.
 // command is the id of the command that does so; with "" the one that is
@@ -70,6 +73,9 @@ func EncodeMetadata(tenants map[string]user.Membership, command string) map[stri
 func commandIn(md map[string]any) string {
 	own, _ := md[ownKey].(map[string]any)
 	id, _ := own[commandKey].(string)
+	if id == NoCommand {
+		return ""
+	}
 	return id
 }
 

@@ -17,7 +17,7 @@ type Queued struct {
 	// Lane is what it must stay in order with: the resource's id.
 	Lane string
 	// Attempts counts how often somebody outside was asked to act on it: above 0
-	// the effect may be there already.
+	// the effect may be there already. Below 0 it is Requeued.
 	Attempts int
 }
 
@@ -43,6 +43,17 @@ func (t *Tx) Tried(ctx context.Context, sequence uint64) error {
 func (t *Tx) Dequeue(ctx context.Context, sequence uint64) error {
 	_, err := t.exec(ctx, "DELETE FROM queue WHERE seq = ?", []any{int64(sequence)})
 	return t.keep(ctx, "take a command off the queue", err)
+}
+
+// Requeued is the Attempts of a command that was put back after it was done.
+const Requeued = -1
+
+// Requeue puts a command back that somebody may have done again, late, after
+// others of its lane. One that is still queued stays as it is.
+func (t *Tx) Requeue(ctx context.Context, q Queued) error {
+	_, err := t.exec(ctx, "INSERT INTO queue (seq, command_id, lane, attempts) VALUES (?, ?, ?, ?) ON CONFLICT (seq) DO NOTHING",
+		[]any{int64(q.Sequence), q.CommandID, q.Lane, Requeued})
+	return t.keep(ctx, "put a command back", err)
 }
 
 // Attempted reads the lanes in which an attempt has been made whose command is
@@ -150,17 +161,36 @@ func (t *Tx) Depart(ctx context.Context, id string, at time.Time) error {
 	return t.keep(ctx, "note who was deleted", err)
 }
 
+const mayBeAdmins = `SELECT id FROM users WHERE tenants LIKE '%"admin"%' ORDER BY id`
+
 // MayBeAdmins reads the ids of the users in whose memberships the word admin
 // stands; who is one, and where, is for the caller to see.
-func (t *Tx) MayBeAdmins(ctx context.Context) ([]string, error) {
-	var out []string
-	err := t.query(ctx, `SELECT id FROM users WHERE tenants LIKE '%"admin"%' ORDER BY id`, nil, func(rows *sql.Rows) error {
-		return each(rows, func() error {
-			var id string
-			err := rows.Scan(&id)
-			out = append(out, id)
+func (t *Tx) MayBeAdmins(ctx context.Context) (ids []string, err error) {
+	err = t.query(ctx, mayBeAdmins, nil, func(rows *sql.Rows) error { return scanIDs(rows, &ids) })
+	return ids, t.keep(ctx, "look for admins", err)
+}
+
+// MayBeAdmins is Tx.MayBeAdmins outside a transaction.
+func (s *Store) MayBeAdmins(ctx context.Context) (ids []string, err error) {
+	err = s.reading(ctx, func() error {
+		ids = nil
+		rows, err := s.query(ctx, s.prepared, mayBeAdmins)
+		if err != nil {
 			return err
-		})
+		}
+		return scanIDs(rows, &ids)
 	})
-	return out, t.keep(ctx, "look for admins", err)
+	if err != nil {
+		return nil, fmt.Errorf("look for admins: %w", err)
+	}
+	return ids, nil
+}
+
+func scanIDs(rows *sql.Rows, into *[]string) error {
+	return each(rows, func() error {
+		var id string
+		err := rows.Scan(&id)
+		*into = append(*into, id)
+		return err
+	})
 }

@@ -1,9 +1,11 @@
 // Package worker applies commands from the ledger to SQL, exactly once.
 //
-//	LEDGER ──▶ apply loop ──▶ SQL (rows, commands, positions)
-//	              │   ▲
-//	              ▼   └── Cerbos, for decisions that have gone stale
-//	           LEDGER (second decisions, outcomes), DEAD
+//	LEDGER ──▶ apply loop ──▶ SQL (rows, commands, positions, queue)
+//	              │   ▲                                        │
+//	              │   └── Cerbos, for decisions that           ▼
+//	              │       have gone stale ───────────────▶ role worker ──▶ Stytch, then SQL
+//	              ▼                                            │
+//	           LEDGER (second decisions, outcomes), DEAD ◀─────┘
 package worker
 
 import (
@@ -19,11 +21,13 @@ import (
 	"github.com/writ-project/writ/pkg/authz"
 	"github.com/writ-project/writ/pkg/events"
 	"github.com/writ-project/writ/pkg/health"
+	"github.com/writ-project/writ/pkg/identity"
 	"github.com/writ-project/writ/pkg/kinds"
 	"github.com/writ-project/writ/pkg/ledger"
 	"github.com/writ-project/writ/pkg/store"
 	"github.com/writ-project/writ/pkg/telemetry"
 	"github.com/writ-project/writ/services/worker/internal/apply"
+	"github.com/writ-project/writ/services/worker/internal/roles"
 )
 
 // Config is what the worker is started with. The tags name its settings.
@@ -36,6 +40,10 @@ type Config struct {
 	Cerbos         string `env:"WRIT_CERBOS" envDefault:"embed:policies"`
 	PolicyRevision string `env:"WRIT_POLICY_REVISION"`
 	SealKeys       string `env:"WRIT_SEAL_KEYS,required,notEmpty"`
+
+	StytchProjectID string `env:"STYTCH_PROJECT_ID,required,notEmpty"`
+	StytchSecret    string `env:"STYTCH_SECRET,required,notEmpty"`
+	StytchBaseURL   string `env:"STYTCH_BASE_URL"`
 
 	// Listener serves health and metrics; nil means to listen on Addr.
 	Listener net.Listener `env:"-"`
@@ -85,6 +93,12 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	}
 	defer closing(&err, az.Close)
 
+	id, err := identity.New(ctx, identity.Config{ProjectID: cfg.StytchProjectID, Secret: cfg.StytchSecret, BaseURL: cfg.StytchBaseURL})
+	if err != nil {
+		return err
+	}
+	defer id.Close()
+
 	nc, err := ledger.Connect(cfg.NATSURL, "writ-worker")
 	if err != nil {
 		return err
@@ -105,11 +119,18 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		return err
 	}
 
+	atStytch, err := roles.New(roles.Config{Ledger: led, Store: st, Authz: az, Keys: keys, Stytch: id, Log: cfg.Log, Telemetry: tel})
+	if err != nil {
+		return err
+	}
+
 	probes := health.New(
 		health.Check{Name: ledger.Dependency, Critical: true, Func: led.Ready},
 		health.Check{Name: "database", Critical: true, Func: st.Ping},
 		health.Check{Name: "cerbos", Critical: true, Func: az.Ready},
 		health.Check{Name: "apply", Critical: true, Func: loop.Ready},
+		// Without Stytch its commands wait; everything else goes on.
+		health.Check{Name: "stytch", Func: id.Ping},
 	)
 
 	g, ctx := errgroup.WithContext(ctx)
@@ -117,6 +138,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		return probes.Serve(ctx, probes.OperationsServer(tel.Handler()), cfg.Listener, drainTimeout)
 	})
 	g.Go(func() error { return loop.Run(ctx) })
+	g.Go(func() error { return atStytch.Run(ctx) })
 	return g.Wait()
 }
 

@@ -27,7 +27,7 @@ func settings(t *testing.T, service string) map[string]string {
 	}
 	all["WRIT_DATABASE_URL"] = "sqlite:" + filepath.Join(t.TempDir(), "writ.db")
 	all["WRIT_CERBOS"] = "embed:" + outside.Policies(t)
-	if service == "api" {
+	if service != "auditor" {
 		all["STYTCH_PROJECT_ID"], all["STYTCH_SECRET"] = "project-test-22222222-2222-4222-8222-222222222222", "secret-test-xyz"
 	}
 	return all
@@ -104,7 +104,7 @@ func TestMalformedSettingStopsTheStart(t *testing.T) {
 		{"api", "WRIT_MAX_IN_FLIGHT", "-1"},
 		{"api", "WRIT_RATE_LIMIT", "many"},
 		{"api", "WRIT_MAX_BACKLOG", "1.5"},
-		{"api", "STYTCH_BASE_URL", "ftp://example.com"},
+		{"api worker", "STYTCH_BASE_URL", "ftp://example.com"},
 		{"api", "WRIT_API_ADDR", "nowhere"},
 		{"worker", "WRIT_WORKER_ADDR", "127.0.0.1:99999"},
 		{"auditor", "WRIT_AUDITOR_ADDR", "127.0.0.1"},

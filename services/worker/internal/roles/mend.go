@@ -1,0 +1,91 @@
+package roles
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+
+	"github.com/writ-project/writ/pkg/events"
+	"github.com/writ-project/writ/pkg/fault"
+	"github.com/writ-project/writ/pkg/identity"
+	"github.com/writ-project/writ/pkg/kind/user"
+	"github.com/writ-project/writ/pkg/store"
+)
+
+// recall finds the outcome that a command had before the database was restored
+// from an older state. What it did to the directory is done again; what it did
+// at Stytch is there.
+func (w *Worker) recall(ctx context.Context, j *job) (done bool, err error) {
+	id := events.OutcomeID(j.q.CommandID)
+	found, err := w.Ledger.Recorded(ctx, j.q.Sequence, []string{events.OutcomesOf(user.Kind.Name)}, map[string]bool{id: true})
+	if err != nil {
+		return false, fmt.Errorf("recall the outcome of %s: %w", j.q.CommandID, err)
+	}
+	r, ok := found[id]
+	if !ok {
+		return false, nil
+	}
+	e, err := events.Parse(r.Data)
+	if err != nil || e.Verify(w.Keys, r.Subject) != nil {
+		return false, nil // not the worker's
+	}
+	j.recorded, j.recordedRaw = &e.Outcome, e.RawOutcome
+	if e.Outcome.Status == events.StatusApplied {
+		if err := j.effect.repeat(ctx, w, j); err != nil {
+			return false, err
+		}
+	}
+	return true, w.commit(ctx, j)
+}
+
+// putBack is for a try that may have reached Stytch although the lease was lost:
+// paused, say, while another process applied this command and the next ones.
+// What it wrote is then older than what should be there.
+func (w *Worker) putBack(ctx context.Context, j *job) {
+	if !j.intended {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), readLimit)
+	defer cancel()
+	err := w.Store.Update(ctx, func(ctx context.Context, tx *store.Tx) error { return tx.Requeue(ctx, j.q) })
+	if err != nil {
+		w.Log.ErrorContext(ctx, "Stytch may have been told of an old role change, and nobody will look", "command", j.q.CommandID, "error", err)
+	}
+}
+
+// repair writes the directory's memberships to Stytch again.
+func (w *Worker) repair(ctx context.Context, j *job) error {
+	id := j.row.ResourceID
+	switch j.row.Action {
+	case user.ActionDelete:
+		return nil
+	case user.ActionCreate:
+		var made user.User
+		if err := json.Unmarshal(j.row.Result, &made); err != nil || made.ID == "" {
+			return nil // nobody was made
+		}
+		id = made.ID
+		if !w.lock(id) {
+			return errBusy
+		}
+		defer w.unlock(id)
+	}
+	row, err := w.load(ctx, id)
+	if err != nil || row == nil {
+		return err
+	}
+	u := asUser(row)
+	tenants := u.Tenants
+	if tenants == nil {
+		tenants = map[string]user.Membership{}
+	}
+	_, err = w.Stytch.UpdateUser(ctx, id, identity.Update{Tenants: tenants, RolesCommand: cmp.Or(u.RolesCommand, identity.NoCommand)})
+	if fault.Is(err, fault.NotFound) {
+		return nil
+	}
+	if err == nil {
+		w.Log.WarnContext(ctx, "an old role change that came late to Stytch was undone", "user", id)
+	}
+	return err
+}
