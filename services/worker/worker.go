@@ -14,19 +14,24 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os/exec"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/writ-project/writ/pkg/authz"
+	"github.com/writ-project/writ/pkg/content"
 	"github.com/writ-project/writ/pkg/events"
 	"github.com/writ-project/writ/pkg/health"
 	"github.com/writ-project/writ/pkg/identity"
+	"github.com/writ-project/writ/pkg/jobs"
 	"github.com/writ-project/writ/pkg/kinds"
 	"github.com/writ-project/writ/pkg/ledger"
 	"github.com/writ-project/writ/pkg/store"
 	"github.com/writ-project/writ/pkg/telemetry"
 	"github.com/writ-project/writ/services/worker/internal/apply"
+	"github.com/writ-project/writ/services/worker/internal/probe"
+	"github.com/writ-project/writ/services/worker/internal/videos"
 	"github.com/writ-project/writ/services/worker/internal/roles"
 )
 
@@ -40,6 +45,8 @@ type Config struct {
 	Cerbos         string `env:"WRIT_CERBOS" envDefault:"embed:policies"`
 	PolicyRevision string `env:"WRIT_POLICY_REVISION"`
 	SealKeys       string `env:"WRIT_SEAL_KEYS,required,notEmpty"`
+	// ContentMaxBytes bounds the files of videos together; 0: the server's limit.
+	ContentMaxBytes int64 `env:"WRIT_CONTENT_MAX_BYTES" envDefault:"0"`
 
 	StytchProjectID string `env:"STYTCH_PROJECT_ID,required,notEmpty"`
 	StytchSecret    string `env:"STYTCH_SECRET,required,notEmpty"`
@@ -124,6 +131,19 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		return err
 	}
 
+	files, err := content.Open(ctx, nc, content.Config{Replicas: cfg.LedgerReplicas, MaxBytes: cfg.ContentMaxBytes})
+	if err != nil {
+		return err
+	}
+	background, err := jobs.Open(ctx, nc, jobs.Config{Replicas: cfg.LedgerReplicas, Bury: led.Bury, Log: cfg.Log, Meter: tel.Meter(), Tracer: tel.Tracer()})
+	if err != nil {
+		return err
+	}
+	ffprobe, _ := exec.LookPath("ffprobe") // without it MP4 and MOV alone are understood
+	watched := videos.New(videos.Config{
+		Ledger: led, Store: st, Authz: az, Keys: keys, Content: files, Jobs: background, Prober: probe.Prober{FFprobe: ffprobe}, Log: cfg.Log,
+	})
+
 	probes := health.New(
 		health.Check{Name: ledger.Dependency, Critical: true, Func: led.Ready},
 		health.Check{Name: "database", Critical: true, Func: st.Ping},
@@ -138,6 +158,8 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		return probes.Serve(ctx, probes.OperationsServer(tel.Handler()), cfg.Listener, drainTimeout)
 	})
 	g.Go(func() error { return loop.Run(ctx) })
+	g.Go(func() error { return watched.Run(ctx) })
+	g.Go(func() error { return background.Run(ctx) })
 	g.Go(func() error { return atStytch.Run(ctx) })
 	return g.Wait()
 }
