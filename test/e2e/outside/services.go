@@ -3,7 +3,9 @@ package outside
 import (
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/writ-project/writ/pkg/events"
@@ -25,6 +27,11 @@ type Services struct {
 
 	APIProc, WorkerProc, AuditorProc *testkit.Process
 
+	// Database is the database's own URL, and Proxies, by server, what stands between it and the services if
+	// StartProxied started them.
+	Database string
+	Proxies  map[string]*testkit.Proxy
+
 	identity *identity.Client
 	settings []string
 }
@@ -37,6 +44,37 @@ const (
 // StartServices starts everything. revision is WRIT_POLICY_REVISION; without one every decision is taken again when its
 // command is applied. env is added to the settings of all three services.
 func StartServices(t testing.TB, revision string, env ...string) *Services {
+	t.Helper()
+	s := prepare(t, revision, env)
+	s.start(t)
+	return s
+}
+
+// StartProxied is StartServices with a proxy in front of NATS, PostgreSQL, Redis and Cerbos; what the test itself asks
+// goes past them.
+func StartProxied(t testing.TB, revision string, env ...string) *Services {
+	t.Helper()
+	s := prepare(t, revision, env)
+	database, err := url.Parse(s.Database)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Proxies = map[string]*testkit.Proxy{}
+	for name, addr := range map[string]string{
+		"nats": strings.TrimPrefix(s.NATSServer.URL(), "nats://"), "postgres": database.Host,
+		"redis": s.RedisProc.Addr(), "cerbos": s.Cerbos.GRPCAddr(),
+	} {
+		s.Proxies[name] = testkit.NewProxy(t, addr)
+		for i := range s.settings {
+			s.settings[i] = strings.ReplaceAll(s.settings[i], addr, s.Proxies[name].Addr())
+		}
+	}
+	s.start(t)
+	return s
+}
+
+// prepare starts the servers and makes the services' settings.
+func prepare(t testing.TB, revision string, env []string) *Services {
 	t.Helper()
 	s := &Services{
 		Cerbos:     testkit.CerbosServer(t, Policies(t)),
@@ -65,32 +103,52 @@ func StartServices(t testing.TB, revision string, env ...string) *Services {
 		t.Fatal(err)
 	}
 
+	s.Database = s.Postgres.Database(t)
 	s.settings = append([]string{
 		"WRIT_NATS_URL=" + s.NATSServer.URL(), "WRIT_LEDGER_REPLICAS=1", "WRIT_LEDGER_MAX_BYTES=536870912", "WRIT_SEAL_KEYS=" + seal,
-		"WRIT_DATABASE_URL=" + s.Postgres.Database(t), "WRIT_CERBOS=grpc://" + s.Cerbos.GRPCAddr(), "WRIT_POLICY_REVISION=" + revision,
+		"WRIT_DATABASE_URL=" + s.Database, "WRIT_CERBOS=grpc://" + s.Cerbos.GRPCAddr(), "WRIT_POLICY_REVISION=" + revision,
 		"WRIT_REDIS_URL=" + s.RedisProc.URL(), "STYTCH_PROJECT_ID=" + project, "STYTCH_SECRET=" + secret, "STYTCH_BASE_URL=" + stytch.URL,
 	}, env...)
+	return s
+}
+
+func (s *Services) start(t testing.TB) {
+	t.Helper()
 	// The worker first: it brings the database's tables up to date.
 	s.WorkerProc, s.Worker = s.Another(t, "worker")
 	s.AuditorProc, s.Auditor = s.Another(t, "auditor")
 	s.APIProc, s.API = s.Another(t, "api")
 	s.NATS, s.Redis, s.SignIn = s.NATSServer.URL(), s.RedisProc.URL(), s.signIn
-	return s
 }
 
 // Another starts one of api, worker and auditor, on a port of its own, and waits until it is ready.
-func (s *Services) Another(t testing.TB, name string) (process *testkit.Process, url string) {
+func (s *Services) Another(t testing.TB, name string) (process *testkit.Process, base string) {
 	t.Helper()
 	addr := "127.0.0.1:" + strconv.Itoa(testkit.FreePort(t))
 	setting := map[string]string{"api": "WRIT_API_ADDR", "worker": "WRIT_WORKER_ADDR", "auditor": "WRIT_AUDITOR_ADDR"}[name]
-	url = "http://" + addr
+	base = "http://" + addr
 	return testkit.StartProcess(t, testkit.Spec{
 		Name: name, Path: Binary(t, name), Dir: t.TempDir(), Env: append([]string{setting + "=" + addr}, s.settings...),
-		ReadyURL: url + "/readyz",
-	}), url
+		ReadyURL: base + "/readyz",
+	}), base
 }
 
 func (s *Services) signIn(t testing.TB, email string, roles ...string) string {
+	t.Helper()
+	in := s.session(t, email, roles...)
+	NewClient(t, s.API, in.JWT).Want(t, http.StatusOK, nil, http.MethodPost, "/v1/me/sync", "")
+	return in.JWT
+}
+
+// SessionToken is SignIn with the session's token, which is good for an hour where a JWT is for minutes.
+func (s *Services) SessionToken(t testing.TB, email string, roles ...string) string {
+	t.Helper()
+	in := s.session(t, email, roles...)
+	NewClient(t, s.API, in.Token).Want(t, http.StatusOK, nil, http.MethodPost, "/v1/me/sync", "")
+	return in.Token
+}
+
+func (s *Services) session(t testing.TB, email string, roles ...string) identity.SignedIn {
 	t.Helper()
 	ctx := t.Context()
 	found, err := s.identity.UserByEmail(ctx, email)
@@ -115,6 +173,5 @@ func (s *Services) signIn(t testing.TB, email string, roles ...string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	NewClient(t, s.API, in.JWT).Want(t, http.StatusOK, nil, http.MethodPost, "/v1/me/sync", "")
-	return in.JWT
+	return in
 }

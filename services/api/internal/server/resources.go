@@ -205,7 +205,7 @@ func (k *resources) change(ctx context.Context, h MutationHeaders, c events.Comm
 	}
 	row, err := k.load(ctx, o.caller, c.ResourceID)
 	if err != nil {
-		return nil, err
+		return k.answer(ctx, o, nil, err)
 	}
 	attr := attrs(o.caller, k.def, row)
 	if c.Action == kind.ActionUpdate {
@@ -286,6 +286,13 @@ func (k *resources) load(ctx context.Context, c *gate.Caller, id string) (kind.R
 
 // answer tells what became of a mutation.
 func (k *resources) answer(ctx context.Context, o *order, c *command, err error) (*mutationOutput, error) {
+	if err != nil && !fault.Is(err, fault.Unavailable) {
+		// The first try of this key may have been applied since it was looked for,
+		// and be the reason why there is no such resource or version now.
+		if done, lookErr := k.earlier(ctx, o); done != nil && lookErr == nil {
+			c, err = done, nil
+		}
+	}
 	if err != nil {
 		return nil, err
 	}
