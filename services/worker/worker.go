@@ -31,8 +31,8 @@ import (
 	"github.com/writ-project/writ/pkg/telemetry"
 	"github.com/writ-project/writ/services/worker/internal/apply"
 	"github.com/writ-project/writ/services/worker/internal/probe"
-	"github.com/writ-project/writ/services/worker/internal/videos"
 	"github.com/writ-project/writ/services/worker/internal/roles"
+	"github.com/writ-project/writ/services/worker/internal/videos"
 )
 
 // Config is what the worker is started with. The tags name its settings.
