@@ -3,12 +3,16 @@ package authz
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	effectv1 "github.com/cerbos/cerbos/api/genpb/cerbos/effect/v1"
 	enginev1 "github.com/cerbos/cerbos/api/genpb/cerbos/engine/v1"
+	"github.com/cerbos/cerbos/private/ruletable"
 	"github.com/google/uuid"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/writ-project/writ/pkg/events"
 	"github.com/writ-project/writ/pkg/fault"
@@ -108,11 +112,8 @@ func (e *Engine) Plan(ctx context.Context, req PlanRequest) (Plan, error) {
 	if err != nil {
 		return Plan{}, err
 	}
-	if err := ctx.Err(); err != nil {
-		return Plan{}, fault.Unreachable(dependency, err)
-	}
 	s, at, callID := e.current.Load(), time.Now(), newCallID()
-	has, notNull, err := s.rules.guards(req.Kind, req.Action, principal)
+	has, err := s.rules.guards(req.Kind, req.Action, principal)
 	if err != nil {
 		return Plan{}, err
 	}
@@ -121,17 +122,80 @@ func (e *Engine) Plan(ctx context.Context, req PlanRequest) (Plan, error) {
 		return Plan{}, err
 	}
 	p := Plan{CallID: callID, Kind: req.Kind, Action: req.Action, EvaluatedAt: at.UTC(), Took: time.Since(at), known: req.Attr,
-		Policy: events.Policy{Revision: s.revision, Scope: out.GetMatchedScopes()[req.Action]}, principal: principal, has: has, notNull: notNull}
+		Policy: events.Policy{Revision: s.revision, Scope: out.GetMatchedScopes()[req.Action]}, principal: principal, has: has}
 	return p.read(out.GetFilter(), out.GetValidationErrors())
 }
 
-func (s *snapshot) plan(ctx context.Context, input *enginev1.PlanResourcesInput) (out *enginev1.PlanResourcesOutput, err error) {
+// plan asks once; or once for each role of the principal and twice about the
+// principal's own policy, where that makes a difference: see oneByOne, byPrincipal.
+func (s *snapshot) plan(ctx context.Context, input *enginev1.PlanResourcesInput) (*enginev1.PlanResourcesOutput, error) {
+	kind, action, who := input.GetResource().GetKind(), input.GetActions()[0], input.GetPrincipal()
+	apart, err := s.rules.oneByOne(kind, action, who.GetRoles())
+	if err != nil {
+		return nil, err
+	}
+	own := s.rules.byPrincipal(kind, action, who.GetId())
+	out, err := planWith(ctx, s.table, input) // for its scope and schema errors, too
+	if err != nil || !apart && !own || len(out.GetValidationErrors()) > 0 {
+		return out, err
+	}
+	roles := []string{everyRole}
+	if apart {
+		roles = who.GetRoles()
+	}
+	var allowed []*operand
+	for _, role := range roles {
+		if err := s.planPart(ctx, part{role: role}, input, &allowed); err != nil {
+			return nil, err
+		}
+	}
+	var denied []*operand
+	if own {
+		if err := s.planPart(ctx, part{principal: who.GetId(), effect: effectv1.Effect_EFFECT_ALLOW}, input, &allowed); err != nil {
+			return nil, err
+		}
+		if err := s.planPart(ctx, part{principal: who.GetId(), effect: effectv1.Effect_EFFECT_DENY}, input, &denied); err != nil {
+			return nil, err
+		}
+	}
+	whole := expression("or", allowed...)
+	for _, d := range denied {
+		whole = expression("and", expression("not", d), whole)
+	}
+	out.Filter = filterOf(whole)
+	return out, nil
+}
+
+// planPart adds what a part of the rules selects.
+func (s *snapshot) planPart(ctx context.Context, of part, input *enginev1.PlanResourcesInput, to *[]*operand) error {
+	table, err := s.parts.table(of)
+	if err != nil {
+		return err
+	}
+	out, err := planWith(ctx, table, input)
+	if err != nil {
+		return err
+	}
+	c, err := condition(out.GetFilter())
+	if err != nil {
+		return err
+	}
+	if !slices.ContainsFunc(*to, func(have *operand) bool { return proto.Equal(have, c) }) {
+		*to = append(*to, c)
+	}
+	return nil
+}
+
+func planWith(ctx context.Context, table ruletable.Evaluator, input *enginev1.PlanResourcesInput) (out *enginev1.PlanResourcesOutput, err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			out, err = nil, fmt.Errorf("authz: Cerbos panicked on a plan: %v", r)
 		}
 	}()
-	out, _, err = s.table.Plan(ctx, input)
+	if err := ctx.Err(); err != nil {
+		return nil, fault.Unreachable(dependency, err)
+	}
+	out, _, err = table.Plan(ctx, input)
 	if err != nil {
 		return nil, fmt.Errorf("authz: plan: %w", err)
 	}

@@ -37,14 +37,11 @@ const (
 	maxDepth    = 100
 	maxOperands = 500 // of one && or ||, which SQLite reads as so many levels
 	maxArgs     = 10_000
+	maxParts    = 20_000 // comparisons and connectives; what exists and all stand for counts in full
 )
 
 // Filter turns the plan into a condition on the rows of a kind, for "sqlite"
-// or "postgres". The condition is exact where that can be told and narrower
-// elsewhere, never wider than a check of each row. It may be narrower for a
-// principal with several roles, where a deny rule about one of them counts
-// against all, and for a row without the attribute that is looked for in an
-// empty list.
+// or "postgres". The condition selects the rows that a check of each allows.
 //
 // Columns come from def's attributes and its id, values are always bound. An
 // attribute that rows do not have, an operator or a type that cannot be mapped
@@ -52,8 +49,9 @@ const (
 //
 // Supported: && || ! == != < <= > >= in startsWith endsWith contains on
 // strings (case-sensitive, ordered by bytes), numbers, booleans, and on times
-// through timestamp(); `"x" in R.attr` as the test for presence. has(R.attr.x)
-// only for columns that are never NULL: Cerbos' planner leaves it out.
+// through timestamp(); `"x" in R.attr` as the test for presence; exists and all
+// over lists that are known. has(R.attr.x) only for columns that are never
+// NULL: Cerbos' planner leaves it out.
 func (p Plan) Filter(def *kind.Definition, dialect string) (Filter, error) {
 	if dialect != SQLite && dialect != Postgres {
 		return Filter{}, fmt.Errorf("authz: no SQL dialect %q", dialect)
@@ -68,28 +66,23 @@ func (p Plan) Filter(def *kind.Definition, dialect string) (Filter, error) {
 	if err := b.presence(p.has, p.known); err != nil {
 		return Filter{}, p.unmapped(err)
 	}
-	guard, err := b.guard(p.notNull, p.known)
+	if p.kind == Always {
+		return Filter{Kind: Always, SQL: "TRUE"}, nil
+	}
+	condition := simplify(p.condition, b.columns, true, 0)
+	if all, ok := truthOf(condition); ok && all {
+		return Filter{Kind: Always, SQL: "TRUE"}, nil
+	} else if ok {
+		return Filter{Kind: Never, SQL: "FALSE"}, nil
+	}
+	sql, err := b.boolean(condition, 0)
+	if err == nil && len(b.args) > maxArgs {
+		err = fmt.Errorf("%d values, at most %d", len(b.args), maxArgs)
+	}
 	if err != nil {
 		return Filter{}, p.unmapped(err)
 	}
-	condition := ""
-	if p.kind == Where {
-		if condition, err = b.boolean(p.condition, 0); err != nil {
-			return Filter{}, p.unmapped(err)
-		}
-		if len(b.args) > maxArgs {
-			return Filter{}, p.unmapped(fmt.Errorf("%d values, at most %d", len(b.args), maxArgs))
-		}
-	}
-	switch {
-	case condition == "" && guard == "":
-		return Filter{Kind: Always, SQL: "TRUE"}, nil
-	case condition == "":
-		condition = guard
-	case guard != "":
-		condition = "(" + condition + " AND " + guard + ")"
-	}
-	return Filter{Kind: Where, SQL: condition, Args: b.args}, nil
+	return Filter{Kind: Where, SQL: sql, Args: b.args}, nil
 }
 
 func (p Plan) unmapped(err error) error {
@@ -108,29 +101,4 @@ func (b *builder) presence(has []string, known map[string]any) error {
 		}
 	}
 	return nil
-}
-
-// guard asks that attributes are there.
-func (b *builder) guard(names []string, known map[string]any) (string, error) {
-	guard := ""
-	for _, name := range names {
-		if _, ok := known[name]; ok {
-			continue
-		}
-		c, ok := b.columns[name]
-		if !ok {
-			return "", fmt.Errorf("attribute %s is not one that rows have", name)
-		}
-		if !c.nullable {
-			continue
-		}
-		if guard != "" {
-			guard += " AND "
-		}
-		guard += c.sql + " IS NOT NULL"
-	}
-	if guard != "" {
-		guard = "(" + guard + ")"
-	}
-	return guard, nil
 }

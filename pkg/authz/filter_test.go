@@ -40,7 +40,11 @@ func TestConditionsBecomeSQL(t *testing.T) {
 		`has(R.attr.title)`:                 {Always, "TRUE", nil},
 		`R.attr.title in P.attr.none`:       {Never, "FALSE", nil},
 		`!(R.attr.title in P.attr.none)`:    {Always, "TRUE", nil},
-		`!(R.attr.nick in P.attr.none)`:     {Where, `("nick" IS NOT NULL)`, nil},
+		`!(R.attr.nick in P.attr.none)`:     {Where, `(NOT (CASE WHEN "nick" IS NOT NULL THEN FALSE END))`, nil},
+		`R.attr.nick in P.attr.none`:        {Never, "FALSE", nil},
+		`!(R.attr.nick in P.attr.one)`:      {Where, `(NOT ("nick" = ?))`, []any{"a"}},
+		`["a", P.id].exists(x, x == R.id)`:  {Where, `(("id" = ?) OR ("id" = ?))`, []any{"a", "sam"}},
+		`["a"].all(x, x != R.attr.nick)`:    {Where, `("nick" <> ?)`, []any{"a"}},
 		`R.attr.open && P.attr.lost == "x"`: {Where, `(("open" = TRUE) AND CAST(NULL AS BOOLEAN))`, nil},
 		`R.attr.open || R.id in P.attr.x`:   {Where, `(("open" = TRUE) OR CAST(NULL AS BOOLEAN))`, nil},
 		`P.attr.lost == R.attr.title`:       {Never, "FALSE", nil},
@@ -122,9 +126,9 @@ func TestOddConditionsAreErrors(t *testing.T) {
 		return &operand{Node: &enginev1.PlanResourcesFilter_Expression_Operand_Value{Value: x}}
 	}
 	title := variable("request.resource.attr.title")
-	deep := value(true)
-	for range maxDepth + 10 {
-		deep = expression("not", deep)
+	deep := expression("eq", title, value("a"))
+	for i := range maxDepth + 10 { // of a kind that cannot be made shorter
+		deep = expression([]string{"and", "or"}[i%2], expression("eq", title, value("b")), deep)
 	}
 	var many []any
 	for range maxArgs + 1 {

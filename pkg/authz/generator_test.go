@@ -16,24 +16,12 @@ import (
 type generator struct {
 	*rand.Rand
 	zero  bool // strings may hold a zero byte, which PostgreSQL cannot store
-	plain bool // no deny rules and no `none`, which the engine reads more strictly than a PDP
+	plain bool // as policies for a PDP are to be: see policies/README.md
 }
 
 // genAction is the rules for one action.
 type genAction struct {
-	name, yaml  string
-	deny        bool
-	emptyListIn bool
-}
-
-// mayBeNarrower are the cases in which Filter promises no more than not to be wider.
-func (a genAction) mayBeNarrower(p events.Principal, row kind.Row) bool {
-	if a.deny && len(p.Roles) > 1 {
-		return true
-	}
-	d := row.Value.(*doc)
-	null := d.Region == nil || d.Nick == nil || d.Score == nil || d.Ratio == nil || d.Flag == nil || d.DueAt == nil
-	return null && a.emptyListIn
+	name, yaml string
 }
 
 func policyOf(actions []genAction) string {
@@ -41,6 +29,23 @@ func policyOf(actions []genAction) string {
 	b.WriteString("apiVersion: api.cerbos.dev/v1\nresourcePolicy:\n  resource: doc\n  version: default\n  importDerivedRoles: [gen]\n  rules:\n")
 	for _, a := range actions {
 		b.WriteString(a.yaml)
+	}
+	return b.String()
+}
+
+// principalPolicyOf has rules of one account for some of the actions, whatever its roles.
+func (g *generator) principalPolicyOf(id string, actions []genAction) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "apiVersion: api.cerbos.dev/v1\nprincipalPolicy:\n  principal: %q\n  version: default\n  rules:\n    - resource: doc\n      actions:\n", id)
+	for i, a := range actions {
+		if i > 0 && g.IntN(5) > 0 {
+			continue
+		}
+		effect := "EFFECT_ALLOW"
+		if g.IntN(3) == 0 && !g.plain {
+			effect = "EFFECT_DENY"
+		}
+		fmt.Fprintf(&b, "        - {action: %s, effect: %s, condition: {match: %s}}\n", a.name, effect, g.match(1))
 	}
 	return b.String()
 }
@@ -59,54 +64,62 @@ func (g *generator) action(name string) genAction {
 	a := genAction{name: name}
 	for range 1 + g.IntN(3) {
 		effect := "EFFECT_ALLOW"
-		if g.IntN(5) == 0 && !g.plain {
-			effect, a.deny = "EFFECT_DENY", true
+		if g.IntN(5) == 0 {
+			effect = "EFFECT_DENY"
 		}
 		who := pick(g, `roles: [user]`, `roles: [user]`, `roles: [admin, user]`, `roles: [manager]`, `roles: ["*"]`, `derivedRoles: [owner]`, `derivedRoles: [neighbour]`)
 		condition := ""
 		if g.IntN(8) > 0 {
-			condition = ", condition: {match: " + g.match(&a, 2) + "}"
+			condition = ", condition: {match: " + g.match(2) + "}"
+		}
+		if g.plain && effect == "EFFECT_DENY" { // for every role, and never failing
+			who = `roles: ["*"]`
+			condition = fmt.Sprintf(", condition: {match: {expr: R.attr.count == %d || R.attr.open && !(R.attr.owner_id in P.roles)}}", g.IntN(7))
 		}
 		a.yaml += fmt.Sprintf("    - {actions: [%s], effect: %s, %s%s}\n", name, effect, who, condition)
 	}
 	return a
 }
 
-func (g *generator) match(a *genAction, depth int) string {
+func (g *generator) match(depth int) string {
 	if depth > 0 && g.IntN(4) == 0 {
 		op := pick(g, "all", "any", "none")
 		if g.plain {
 			op = pick(g, "all", "any")
 		}
-		return fmt.Sprintf("{%s: {of: [%s, %s]}}", op, g.match(a, depth-1), g.match(a, depth-1))
+		return fmt.Sprintf("{%s: {of: [%s, %s]}}", op, g.match(depth-1), g.match(depth-1))
 	}
-	quoted, _ := json.Marshal(g.expr(a, 3)) // never fails: a string. JSON's quoting is YAML's too
+	quoted, _ := json.Marshal(g.expr(3)) // never fails: a string. JSON's quoting is YAML's too
 	return "{expr: " + string(quoted) + "}"
 }
 
-func (g *generator) expr(a *genAction, depth int) string {
+func (g *generator) expr(depth int) string {
 	if depth == 0 {
-		return g.leaf(a)
+		return g.leaf()
 	}
 	switch g.IntN(6) {
 	case 0:
-		return "(" + g.expr(a, depth-1) + " && " + g.expr(a, depth-1) + ")"
+		return "(" + g.expr(depth-1) + " && " + g.expr(depth-1) + ")"
 	case 1:
-		return "(" + g.expr(a, depth-1) + " || " + g.expr(a, depth-1) + ")"
+		return "(" + g.expr(depth-1) + " || " + g.expr(depth-1) + ")"
 	case 2:
-		return "!(" + g.expr(a, depth-1) + ")"
+		return "!(" + g.expr(depth-1) + ")"
 	default:
-		return g.leaf(a)
+		return g.leaf()
 	}
 }
 
-func (g *generator) leaf(a *genAction) string {
+func (g *generator) leaf() string {
 	text := func() string {
 		return pick(g, "R.attr.title", "R.attr.region", "R.attr.nick", "R.attr.nick", "R.attr.owner_id", "request.resource.attr.region", "R.id")
 	}
 	number := func() string { return pick(g, "R.attr.count", "R.attr.score", "R.attr.ratio") }
 	compare := func() string { return pick(g, "==", "!=", "<", "<=", ">", ">=") }
-	switch g.IntN(12) {
+	empty := "[]"
+	if g.plain {
+		empty = `["eu"]`
+	}
+	switch g.IntN(13) {
 	case 0, 1:
 		other := pick(g, strconv.Quote(g.text()), strconv.Quote(g.text()), "P.id", "P.attr.region", "P.attr.lost", text())
 		if g.IntN(3) == 0 {
@@ -116,8 +129,7 @@ func (g *generator) leaf(a *genAction) string {
 	case 2:
 		return text() + "." + pick(g, "startsWith", "endsWith", "contains") + "(" + pick(g, strconv.Quote(g.text()), "P.attr.region") + ")"
 	case 3:
-		a.emptyListIn = true
-		return text() + " in " + pick(g, "P.attr.names", "P.attr.none", "P.attr.lost", "P.roles", "[]")
+		return text() + " in " + pick(g, "P.attr.names", "P.attr.none", "P.attr.lost", "P.roles", empty)
 	case 4:
 		return fmt.Sprintf("%s in [%s, %s, %s]", text(), strconv.Quote(g.text()), strconv.Quote(g.text()), "P.id")
 	case 5:
@@ -131,9 +143,13 @@ func (g *generator) leaf(a *genAction) string {
 	case 9:
 		return pick(g, "timestamp(R.attr.due_at) "+compare()+" timestamp(R.attr.created_at)", `timestamp(R.attr.due_at) == timestamp(P.attr.since)`)
 	case 10:
+		return pick(g, `["a", P.id].exists(x, x == R.attr.nick)`, `P.attr.names.all(x, x != R.attr.region && R.attr.nick != x)`,
+			`["a", "eu", ""].exists(x, R.attr.title.contains(x) && x in P.attr.names)`, `[0, 5, 2.5].exists(n, R.attr.ratio < n || n == R.attr.score)`,
+			`P.roles.exists(r, r == "manager")`, `"manager" in P.roles`, `!("admin" in P.roles)`)
+	case 11:
 		return fmt.Sprintf("%q in R.attr", pick(g, "region", "nick", "score", "ratio", "flag", "due_at", "title"))
 	default:
-		return pick(g, `P.attr.region == "eu"`, `P.attr.lost == "x"`, `"admin" in P.roles`, "R.attr.owner_id == P.id", "has(R.attr.title)", "has(P.attr.lost)", `["a", P.id].exists(x, x == R.attr.nick)`)
+		return pick(g, `P.attr.region == "eu"`, `P.attr.lost == "x"`, `"admin" in P.roles`, "R.attr.owner_id == P.id", "has(R.attr.title)", "has(P.attr.lost)")
 	}
 }
 
@@ -170,6 +186,9 @@ func (g *generator) instant() string {
 func (g *generator) principal(i int) events.Principal {
 	p := events.Principal{ID: pick(g, "sam", "rim", "a'b"), Attr: map[string]any{"none": []string{}, "level": 5, "since": g.instant()},
 		Roles: [][]string{{"user"}, {"user"}, {"manager"}, {"user", "admin"}, {"manager", "user", "guest"}}[i%5]}
+	if g.plain {
+		p.Attr["none"] = []string{"none"}
+	}
 	if i%2 == 0 {
 		p.Attr["region"] = g.text()
 		p.Attr["names"] = []string{g.text(), g.text()}

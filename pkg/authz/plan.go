@@ -48,7 +48,6 @@ type Plan struct {
 	principal *enginev1.Principal
 	known     map[string]any
 	has       []string // attributes whose presence the plan takes for granted
-	notNull   []string // attributes without which the plan would be wider than a check
 }
 
 func (r PlanRequest) question() (*enginev1.Principal, *enginev1.PlanResourcesInput_Resource, error) {
@@ -89,16 +88,25 @@ func (p Plan) read(filter *enginev1.PlanResourcesFilter, invalid []*schemav1.Val
 	case rejected != "":
 		p.kind, p.Effect, p.Policy.Reason = Never, events.Deny, rejected
 	case kind == enginev1.PlanResourcesFilter_KIND_ALWAYS_DENIED:
-		p.kind, p.Effect = Never, events.Deny
-		p.Policy.Reason = fmt.Sprintf("the policy allows %s of no %s", p.Action, p.Kind)
+		p.deny()
 	case kind == enginev1.PlanResourcesFilter_KIND_ALWAYS_ALLOWED:
 		p.kind = Always
 	case kind == enginev1.PlanResourcesFilter_KIND_CONDITIONAL && filter.GetCondition() != nil:
-		p.kind, p.condition = Where, filter.GetCondition()
+		p.kind, p.condition = Where, simplify(filter.GetCondition(), nil, true, 0)
+		if all, ok := truthOf(p.condition); ok && all {
+			p.kind, p.condition = Always, nil
+		} else if ok {
+			p.deny()
+		}
 	default:
 		return Plan{}, fmt.Errorf("authz: a query plan of kind %v", kind)
 	}
 	return p, nil
+}
+
+func (p *Plan) deny() {
+	p.kind, p.condition, p.Effect = Never, nil, events.Deny
+	p.Policy.Reason = fmt.Sprintf("the policy allows %s of no %s", p.Action, p.Kind)
 }
 
 // Extent tells how much the plan allows: allow (all), deny (none) or

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	effectv1 "github.com/cerbos/cerbos/api/genpb/cerbos/effect/v1"
+	enginev1 "github.com/cerbos/cerbos/api/genpb/cerbos/engine/v1"
 	policyv1 "github.com/cerbos/cerbos/api/genpb/cerbos/policy/v1"
 	"github.com/cerbos/cerbos/private/ruletable/compile"
 	"github.com/cerbos/cerbos/private/verify"
@@ -93,6 +94,11 @@ func TestPoliciesKeepTheirRules(t *testing.T) {
 		if row.GetEffect() == effectv1.Effect_EFFECT_DENY && row.GetEmitOutput().GetWhen().GetRuleActivated() == nil {
 			t.Errorf("%s: deny rule %s gives no reason", row.GetOriginFqn(), row.GetName())
 		}
+		if about := bearingOf(row); about.deny && about.role != anyRole {
+			t.Errorf("%s: deny rule %s is for role %s alone", row.GetOriginFqn(), row.GetName(), about.role)
+		} else if about.deny && about.principal != "" {
+			t.Errorf("%s: rule %s of a principal policy denies", row.GetOriginFqn(), row.GetName())
+		}
 	}
 	// Cerbos looks a kind's schemas up in one scope: the request's, if any kind has a policy there.
 	schemas := map[string]map[string]string{}
@@ -111,6 +117,44 @@ func TestPoliciesKeepTheirRules(t *testing.T) {
 	for scope, have := range schemas {
 		if diff := cmp.Diff(schemas[""], have); diff != "" {
 			t.Errorf("scope %q must have a policy for every kind, with the schemas of the root: root - , scope + %s", scope, diff)
+		}
+	}
+}
+
+// What Cerbos' planner says at once, as a PDP does, is what the engine puts
+// together from parts: rules 7 and 8.
+func TestPoliciesNeedNoParts(t *testing.T) {
+	engine := open(t, "embed:"+policies).(*Engine)
+	s := engine.current.Load()
+	for _, def := range kinds.All {
+		for _, roles := range everybody {
+			for _, id := range []string{"sam", "break-glass"} {
+				for _, action := range shipped[def.Name] {
+					req := PlanRequest{Principal: of("default", id, append([]string{"guest"}, roles...)...), Kind: def.Name, Action: action, Tenant: "default",
+						Attr: map[string]any{"tenant": "default", "changes": []string{}}}
+					want, err := engine.Plan(t.Context(), req)
+					if err != nil {
+						t.Fatal(err)
+					}
+					principal, resource, err := req.question()
+					if err != nil {
+						t.Fatal(err)
+					}
+					out, err := planWith(t.Context(), s.table, &enginev1.PlanResourcesInput{Principal: principal, Resource: resource, Actions: []string{action}})
+					if err != nil {
+						t.Fatal(err)
+					}
+					have, err := Plan{Kind: def.Name, Action: action, principal: principal, known: req.Attr}.read(out.GetFilter(), out.GetValidationErrors())
+					if err != nil {
+						t.Fatal(err)
+					}
+					wantFilter, wantErr := want.Filter(def, SQLite)
+					haveFilter, haveErr := have.Filter(def, SQLite)
+					if wantErr != nil || haveErr != nil || !cmp.Equal(wantFilter, haveFilter) {
+						t.Errorf("%s %s as %s %v: at once %+v %v, in parts %+v %v", action, def.Name, id, roles, haveFilter, haveErr, wantFilter, wantErr)
+					}
+				}
+			}
 		}
 	}
 }

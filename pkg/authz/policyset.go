@@ -23,6 +23,7 @@ type snapshot struct {
 	revision string
 	table    ruletable.Evaluator
 	rules    ruleIndex
+	parts    *parts
 }
 
 // Revision is the digest of the policy files in a folder: the first 16 hex
@@ -121,15 +122,23 @@ func compileOnce(ctx context.Context, dir string) (s *snapshot, err error) {
 	if err := failClosed(table); err != nil {
 		return nil, fmt.Errorf("compile policies in %s: %w", dir, err)
 	}
-	evaluator, err := ruletable.NewRuleTableFromProto(table, &epdpv2.Config{
+	if err := keepOperands(table); err != nil {
+		return nil, fmt.Errorf("compile policies in %s: %w", dir, err)
+	}
+	parts := newParts(table) // before the evaluator, too, which takes the table apart
+	evaluator, err := newEvaluator(table)
+	if err != nil {
+		return nil, fmt.Errorf("compile policies in %s: %w", dir, err)
+	}
+	return &snapshot{table: evaluator, rules: rules, parts: parts}, nil
+}
+
+func newEvaluator(t *runtimev1.RuleTable) (ruletable.Evaluator, error) {
+	return ruletable.NewRuleTableFromProto(t, &epdpv2.Config{
 		Schema: &epdpv2.Config_Schema{Enforcement: epdpv2.Config_Schema_ENFORCEMENT_REJECT},
 		// A tenant's scope without policies of its own falls back to the root's.
 		Evaluator: &epdpv2.Config_Evaluator{LenientScopeSearch: true},
 	})
-	if err != nil {
-		return nil, fmt.Errorf("compile policies in %s: %w", dir, err)
-	}
-	return &snapshot{table: evaluator, rules: rules}, nil
 }
 
 // explain makes one line of what Cerbos found; its own errors say only that

@@ -6,25 +6,29 @@ import (
 	"slices"
 	"strings"
 
+	effectv1 "github.com/cerbos/cerbos/api/genpb/cerbos/effect/v1"
 	enginev1 "github.com/cerbos/cerbos/api/genpb/cerbos/engine/v1"
+	policyv1 "github.com/cerbos/cerbos/api/genpb/cerbos/policy/v1"
 	runtimev1 "github.com/cerbos/cerbos/api/genpb/cerbos/runtime/v1"
 	exprpb "google.golang.org/genproto/googleapis/api/expr/v1alpha1"
 	"google.golang.org/protobuf/types/known/structpb"
 )
 
 // A ruleIndex knows of each compiled rule what Cerbos' query plans leave out,
-// without which a plan may be wider than the checks that it stands for:
+// without which a plan may be wider or narrower than the checks that it stands
+// for:
 //
 //   - which resource attributes a rule tests with has(). The planner puts true
 //     in its place, whatever the row holds.
 //   - which lists stand on the right of "in". The planner takes
 //     `R.attr.x in P.attr.y` for equality where y is no list, while a check
-//     fails on it; and for false where y is empty, while a check fails if the
-//     row has no x.
+//     fails on it.
+//   - which roles a deny rule is for: see oneByOne.
 type ruleIndex []ruleFacts
 
 type ruleFacts struct {
 	resource, action name
+	bearing
 	facts
 }
 
@@ -42,24 +46,37 @@ func nameOf(text string) name { return name{text, !plain.MatchString(text)} }
 // covers errs on the side of true: a pattern covers everything.
 func (n name) covers(want name) bool { return n.pattern || want.pattern || n.text == want.text }
 
-// facts are collected from a rule's conditions and the variables that they may use.
-type facts struct {
-	attrs  []string // R.attr.x that are read
-	has    []string // R.attr.x in has(); "" is a has() on something else
-	lists  []listUse
-	opaque bool // an "in" whose right side cannot be told to be a list
+// bearing is what a rule does, and for whom.
+type bearing struct {
+	role, scope string
+	deny, allow bool
+	final       bool   // an allow in its scope is not undone by a parent scope
+	principal   string // whom a principal policy is for: it knows no roles
+	rolePolicy  bool
 }
 
-// listUse is one "in".
-type listUse struct {
-	path  []string // P.attr.path is the list; nil for another, which may be empty
-	attrs []string // R.attr.x on the left side
+func bearingOf(row *runtimev1.RuleTable_RuleRow) bearing {
+	return bearing{
+		role: row.GetRole(), scope: row.GetScope(),
+		deny:       row.GetEffect() == effectv1.Effect_EFFECT_DENY,
+		allow:      row.GetEffect() == effectv1.Effect_EFFECT_ALLOW,
+		final:      row.GetScopePermissions() != policyv1.ScopePermissions_SCOPE_PERMISSIONS_REQUIRE_PARENTAL_CONSENT_FOR_ALLOWS,
+		principal:  row.GetPrincipal(),
+		rolePolicy: row.GetAllowActions() != nil || row.GetFromRolePolicy(),
+	}
+}
+
+// facts are collected from a rule's conditions and the variables that they may use.
+type facts struct {
+	has    []string   // R.attr.x in has(); "" is a has() on something else
+	lists  [][]string // P.attr.path that are used as lists
+	opaque bool       // an "in" whose right side cannot be told to be a list
 }
 
 func indexRules(t *runtimev1.RuleTable) ruleIndex {
 	index := make(ruleIndex, 0, len(t.GetRules()))
 	for _, row := range t.GetRules() {
-		r := ruleFacts{resource: nameOf(row.GetResource()), action: nameOf(row.GetAction())}
+		r := ruleFacts{resource: nameOf(row.GetResource()), action: nameOf(row.GetAction()), bearing: bearingOf(row)}
 		if row.GetAllowActions() != nil {
 			r.action = nameOf("*") // a role policy's list of actions
 		}
@@ -91,31 +108,21 @@ func (x ruleIndex) about(kind, action string) func(yield func(ruleFacts) bool) {
 }
 
 // guards tells what a plan for the action must respect: attributes that has()
-// tests, attributes without which the plan would be wider than a check, and
-// whether the plan can be trusted at all.
-func (x ruleIndex) guards(kind, action string, principal *enginev1.Principal) (has, notNull []string, err error) {
+// tests, and whether the plan can be trusted at all.
+func (x ruleIndex) guards(kind, action string, principal *enginev1.Principal) (has []string, err error) {
 	for r := range x.about(kind, action) {
 		has = append(has, r.has...)
 		if r.opaque {
-			return nil, nil, fmt.Errorf("authz: no plan for %s %s: an `in` whose right side may be no list, which Cerbos' planner takes for equality", kind, action)
+			return nil, fmt.Errorf("authz: no plan for %s %s: an `in` whose right side may be no list, which Cerbos' planner takes for equality", kind, action)
 		}
-		for _, use := range r.lists {
-			if use.path == nil {
-				notNull = append(notNull, use.attrs...)
-				continue
-			}
-			v := lookup(principal.GetAttr(), use.path)
-			if v != nil && v.GetListValue() == nil {
-				return nil, nil, fmt.Errorf("authz: no plan for %s %s: principal attribute %s is used as a list and is none", kind, action, strings.Join(use.path, "."))
-			}
-			if v != nil && len(v.GetListValue().GetValues()) == 0 {
-				notNull = append(notNull, use.attrs...)
+		for _, path := range r.lists {
+			if v := lookup(principal.GetAttr(), path); v != nil && v.GetListValue() == nil {
+				return nil, fmt.Errorf("authz: no plan for %s %s: principal attribute %s is used as a list and is none", kind, action, strings.Join(path, "."))
 			}
 		}
 	}
 	slices.Sort(has)
-	slices.Sort(notNull)
-	return slices.Compact(has), slices.Compact(notNull), nil
+	return slices.Compact(has), nil
 }
 
 func lookup(attr map[string]*structpb.Value, path []string) *structpb.Value {
@@ -166,15 +173,11 @@ func (w *walker) expr(e *exprpb.Expr) {
 			w.has = append(w.has, path[0])
 		case k.SelectExpr.GetTestOnly() && root != "P" && root != "P.attr":
 			w.has = append(w.has, "")
-		case root == "R.attr":
-			w.attrs = append(w.attrs, path[0])
 		}
 		w.expr(k.SelectExpr.GetOperand())
 	case *exprpb.Expr_CallExpr:
 		if args := k.CallExpr.GetArgs(); k.CallExpr.GetFunction() == "@in" && len(args) == 2 {
-			var left facts
-			(&walker{facts: &left, params: w.params}).expr(args[0])
-			w.list(args[1], left.attrs)
+			w.list(args[1])
 		}
 		w.expr(k.CallExpr.GetTarget())
 		for _, a := range k.CallExpr.GetArgs() {
@@ -197,21 +200,14 @@ func (w *walker) expr(e *exprpb.Expr) {
 	}
 }
 
-// list looks at the right side of "in"; left are the attributes on the other.
-func (w *walker) list(e *exprpb.Expr, left []string) {
+// list looks at the right side of "in".
+func (w *walker) list(e *exprpb.Expr) {
 	switch k := e.GetExprKind().(type) {
-	case *exprpb.Expr_ListExpr:
-		if len(k.ListExpr.GetElements()) == 0 {
-			w.lists = append(w.lists, listUse{attrs: left})
-		}
-		return
-	case *exprpb.Expr_ComprehensionExpr:
-		w.lists = append(w.lists, listUse{attrs: left})
+	case *exprpb.Expr_ListExpr, *exprpb.Expr_ComprehensionExpr:
 		return
 	case *exprpb.Expr_CallExpr:
 		// What functions give is checked by CEL, but for these, which hand through what they are given.
 		if f := k.CallExpr.GetFunction(); f != "_[_]" && f != "_?_:_" {
-			w.lists = append(w.lists, listUse{attrs: left})
 			return
 		}
 	case *exprpb.Expr_SelectExpr:
@@ -219,18 +215,17 @@ func (w *walker) list(e *exprpb.Expr, left []string) {
 		switch {
 		case root == "R.attr", root == "R": // stays in the plan, where Filter looks at it
 			return
-		case root == "P" && len(path) == 1 && path[0] == "roles": // never empty
+		case root == "P" && len(path) == 1 && path[0] == "roles":
 			return
 		case root == "P.attr":
-			w.lists = append(w.lists, listUse{path: path, attrs: left})
+			w.lists = append(w.lists, path)
 			return
 		case (root == "C" || root == "constants") && len(path) == 1 && w.params.GetConstants()[path[0]].GetListValue() != nil:
-			w.lists = append(w.lists, listUse{attrs: left})
 			return
 		case (root == "V" || root == "variables") && len(path) == 1:
 			for _, v := range w.params.GetOrderedVariables() {
 				if v.GetName() == path[0] {
-					w.list(v.GetExpr().GetChecked().GetExpr(), left)
+					w.list(v.GetExpr().GetChecked().GetExpr())
 					return
 				}
 			}

@@ -3,9 +3,11 @@ package authz
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	enginev1 "github.com/cerbos/cerbos/api/genpb/cerbos/engine/v1"
+	"google.golang.org/protobuf/types/known/structpb"
 )
 
 type operand = enginev1.PlanResourcesFilter_Expression_Operand
@@ -16,6 +18,8 @@ type builder struct {
 	dialect   string
 	principal *enginev1.Principal
 	args      []any
+	elements  map[string]*structpb.Value // of the lists that exists and all go through
+	parts     int                        // written so far
 }
 
 // unknown is CEL's error value in SQL: neither true nor false, also when negated.
@@ -30,6 +34,9 @@ func (b *builder) bind(v any) string {
 func (b *builder) boolean(op *operand, depth int) (string, error) {
 	if depth > maxDepth {
 		return "", fmt.Errorf("more than %d levels", maxDepth)
+	}
+	if b.parts++; b.parts > maxParts {
+		return "", fmt.Errorf("more than %d parts", maxParts)
 	}
 	e := op.GetExpression()
 	if e == nil {
@@ -47,7 +54,7 @@ func (b *builder) boolean(op *operand, depth int) (string, error) {
 		if len(ops) > maxOperands {
 			return "", fmt.Errorf("%s of %d operands, at most %d", name, len(ops), maxOperands)
 		}
-		return b.join(" "+strings.ToUpper(name)+" ", ops, depth)
+		return b.joined(" "+strings.ToUpper(name)+" ", len(ops), func(i int) (string, error) { return b.boolean(ops[i], depth+1) })
 	case "not":
 		if len(ops) != 1 {
 			return "", fmt.Errorf("not of %d operands", len(ops))
@@ -58,6 +65,9 @@ func (b *builder) boolean(op *operand, depth int) (string, error) {
 		}
 		return "(NOT " + part + ")", nil
 	case "eq", "ne", "lt", "le", "gt", "ge":
+		if x := self(op); x != nil {
+			return b.missing(x)
+		}
 		l, r, err := b.pair(name, ops)
 		if err != nil {
 			return "", err
@@ -71,23 +81,25 @@ func (b *builder) boolean(op *operand, depth int) (string, error) {
 			return "", err
 		}
 		return b.substring(name, l, r)
+	case "exists", "all":
+		return b.unrolled(name, ops, depth)
 	default:
 		return "", fmt.Errorf("operator %q is not supported", name)
 	}
 }
 
-// join writes each of a row of operands once: the planner drops a repeated one
-// only if a map happens to come out in the same order twice.
-func (b *builder) join(with string, ops []*operand, depth int) (string, error) {
+// joined writes n parts, each once: the planner drops a repeated one only if a
+// map happens to come out in the same order twice.
+func (b *builder) joined(with string, n int, write func(int) (string, error)) (string, error) {
 	type written struct {
 		sql  string
 		args []any
 	}
 	var parts []written
 	var text []string
-	for _, op := range ops {
+	for i := range n {
 		before := len(b.args)
-		sql, err := b.boolean(op, depth+1)
+		sql, err := write(i)
 		if err != nil {
 			return "", err
 		}
@@ -142,7 +154,11 @@ func (b *builder) compare(name string, l, r term) (string, error) {
 		return "", fmt.Errorf("%s compared with %s", l, r)
 	}
 	if !l.isColumn() && !r.isColumn() {
-		return "", fmt.Errorf("%s of two values", name) // Cerbos works these out itself
+		if len(b.elements) == 0 {
+			return "", fmt.Errorf("%s of two values", name) // Cerbos works these out itself
+		}
+		same, err := compareValues(name, l, r)
+		return strings.ToUpper(strconv.FormatBool(same)), err
 	}
 	if !l.isColumn() {
 		l, r, name = r, l, mirrored[name]
@@ -187,7 +203,10 @@ func (b *builder) in(ops []*operand) (string, error) {
 	if l.missing {
 		return unknown, nil
 	}
-	if !l.isColumn() || l.typ == typeTime {
+	if !l.isColumn() && len(b.elements) > 0 {
+		return inValues(l, list)
+	}
+	if l.typ == typeTime || !l.isColumn() {
 		return "", fmt.Errorf("%s in a list", l)
 	}
 	marks := make([]string, 0, len(list.GetValues()))
@@ -206,6 +225,21 @@ func (b *builder) in(ops []*operand) (string, error) {
 		return "(" + left + " <> " + left + ")", nil // false, or NULL for NULL
 	}
 	return "(" + left + " IN (" + strings.Join(marks, ", ") + "))", nil
+}
+
+// missing writes `x != x`: false, or unknown where a row has no x. So it is
+// written for an attribute of any type.
+func (b *builder) missing(x *operand) (string, error) {
+	name := expand(x.GetVariable())
+	if _, ok := b.elements[name]; ok || name == "request.resource.id" {
+		return "FALSE", nil
+	}
+	attr, ok := attrOf(name)
+	c, known := b.columns[attr]
+	if !ok || !known {
+		return "", fmt.Errorf("variable %q is not an attribute that rows have", x.GetVariable())
+	}
+	return "(CASE WHEN " + c.sql + " IS NOT NULL THEN FALSE END)", nil
 }
 
 // present writes `"x" in R.attr`: it is never an error, a missing attribute makes it false.

@@ -130,6 +130,9 @@ func (b *builder) term(op *operand) (term, error) {
 		}
 		return term{}, fmt.Errorf("operator %q is not supported as a value", e.GetOperator())
 	}
+	if v, ok := b.elements[op.GetVariable()]; ok {
+		return valueTerm(v)
+	}
 	t, err := b.variable(expand(op.GetVariable()))
 	if err == nil && t.typ == typeTime {
 		return term{}, fmt.Errorf("time %s must stand in timestamp(): as text its order is another", t.text)
@@ -137,8 +140,13 @@ func (b *builder) term(op *operand) (term, error) {
 	return t, err
 }
 
+// attrOf gives the name of a resource's attribute.
+func attrOf(variable string) (name string, ok bool) {
+	return strings.CutPrefix(variable, "request.resource.attr.")
+}
+
 func (b *builder) variable(name string) (term, error) {
-	if attr, ok := strings.CutPrefix(name, "request.resource.attr."); ok {
+	if attr, ok := attrOf(name); ok {
 		c, ok := b.columns[attr]
 		if !ok {
 			return term{}, fmt.Errorf("attribute %s is not one that rows have", attr)
