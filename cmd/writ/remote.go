@@ -127,7 +127,7 @@ func statusOf(err error) int {
 }
 
 // maxAnswer bounds an answer that is read as a whole, in bytes.
-const maxAnswer = 16 << 20
+const maxAnswer = 32 << 20
 
 // open sends a request and gives the answer, whose body the caller closes; a
 // status over 299 is an error. A session that has ended is renewed once, if it can be.
