@@ -110,6 +110,7 @@ func (s *Server) routes() http.Handler {
 		s.registerExport()
 		s.registerStats()
 		s.registerTiles(r)
+		s.registerSequences()
 		describeRequestID(s.api.OpenAPI())
 		r.Get("/docs", openapi.Page(s.api, s.Log))
 	})
