@@ -21,7 +21,7 @@ func describeHeaders(doc *huma.OpenAPI) {
 
 func describeAnswers(all map[string]*huma.Response) {
 	accepted, isMutation := all["202"]
-	isMutation = isMutation && accepted.Headers["Writ-Command"] != nil
+	isMutation = isMutation && accepted.Headers["Writ-Command"] != nil && accepted.Headers["Preference-Applied"] != nil
 	for status, r := range all {
 		if r.Headers == nil {
 			r.Headers = map[string]*huma.Header{}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"time"
 	"unicode/utf8"
 
 	"github.com/google/uuid"
@@ -319,6 +320,9 @@ func (k *resources) answer(ctx context.Context, o *order, c *command, err error)
 	row, err := k.def.Parse(c.Result)
 	if err != nil {
 		return nil, fmt.Errorf("read the result of command %s: %w", c.ID, err)
+	}
+	if c.Kind == user.Kind.Name && row.CreatedAt.Before(c.IssuedAt.Truncate(time.Microsecond)) && out.Status == http.StatusCreated {
+		out.Status, out.Location = http.StatusOK, "/v1/"+k.def.Plural+"/"+row.ID // found
 	}
 	if out.Status == http.StatusCreated {
 		out.Location = "/v1/" + k.def.Plural + "/" + row.ID // a user's id is Stytch's to give

@@ -149,7 +149,7 @@ func jsonBody(s *huma.Schema, types ...string) *huma.RequestBody {
 // ledger as they are.
 func dropBinary(api huma.API, operationID string) {
 	for _, item := range api.OpenAPI().Paths {
-		for _, op := range []*huma.Operation{item.Post, item.Patch} {
+		for _, op := range []*huma.Operation{item.Post, item.Put, item.Patch} {
 			if op != nil && op.OperationID == operationID {
 				maps.DeleteFunc(op.RequestBody.Content, func(t string, _ *huma.MediaType) bool { return t == "application/octet-stream" })
 			}

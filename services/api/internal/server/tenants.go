@@ -40,8 +40,7 @@ type ChangeTenant struct {
 
 type updateTenantInput struct {
 	MutationHeaders
-	Key     string       `path:"key" pattern:"^[a-z0-9][a-z0-9-]{0,62}$" doc:"The tenant's key"`
-	Body    ChangeTenant `contentType:"application/merge-patch+json"`
+	Key     string `path:"key" pattern:"^[a-z0-9][a-z0-9-]{0,62}$" doc:"The tenant's key"`
 	RawBody []byte
 }
 
@@ -72,6 +71,7 @@ type companies struct {
 func (s *Server) registerTenants() {
 	sc, users := schemasOf(s.api, tenant.Kind), schemasOf(s.api, user.Kind)
 	t := &companies{&resources{Server: s, def: tenant.Kind, notNull: []string{"name"}}, &people{&resources{Server: s, def: user.Kind}}}
+	patch := huma.SchemaFromType(s.api.OpenAPI().Components.Schemas, typeOf[ChangeTenant]())
 	tags := []string{"tenants"}
 	common := []int{400, 401, 403, 404, 409, 413, 415, 422, 503}
 
@@ -94,7 +94,7 @@ func (s *Server) registerTenants() {
 	})
 	register(s, huma.Operation{
 		OperationID: "update-tenant", Method: http.MethodPatch, Path: "/v1/tenants/{key}", Tags: tags, Summary: "Change a tenant (RFC 7396 merge patch)",
-		DefaultStatus: http.StatusAccepted, Errors: append(common, 412),
+		DefaultStatus: http.StatusAccepted, Errors: append(common, 412), RequestBody: jsonBody(patch, "application/json", "application/merge-patch+json"),
 		Responses: map[string]*huma.Response{"200": sc.resource("Changed, and waited for"), "202": sc.accepted},
 	}, t.update)
 	register(s, huma.Operation{
@@ -108,6 +108,9 @@ func (s *Server) registerTenants() {
 		DefaultStatus: http.StatusAccepted, Errors: []int{400, 401, 403, 404, 409, 412, 422, 503},
 		Responses: map[string]*huma.Response{"202": sc.accepted, "204": {Description: "Taken out, and waited for"}},
 	}, t.deleteMember)
+	for _, op := range []string{"create-tenant", "update-tenant", "put-member"} {
+		dropBinary(s.api, op)
+	}
 }
 
 func (t *companies) create(ctx context.Context, in *createTenantInput) (*mutationOutput, error) {

@@ -53,13 +53,13 @@ func (s *Server) registerUsers() {
 	tags := []string{"users"}
 	mutation := []int{400, 401, 403, 404, 409, 412, 413, 415, 422, 503}
 
-	upserted := sc.resource("Made, or found and brought up to date, and waited for")
-	upserted.Headers["Location"] = text("The user")
+	found := sc.resource("Found, brought up to date, and waited for")
+	found.Headers["Location"] = text("The user")
 	register(s, huma.Operation{
 		OperationID: "create-user", Method: http.MethodPost, Path: "/v1/users", Tags: tags, Summary: "Make a user, or set the name of the one with this address",
 		Description:   "The user becomes a guest of the request's tenant if they are not in it. The name of somebody who is in other tenants, too, changes for an admin of the default tenant only.",
 		DefaultStatus: http.StatusAccepted, Errors: []int{400, 401, 403, 409, 413, 415, 422, 503},
-		Responses: map[string]*huma.Response{"201": upserted, "202": sc.accepted},
+		Responses: map[string]*huma.Response{"200": found, "201": sc.resource("Made, and waited for"), "202": sc.accepted},
 	}, p.create)
 	register(s, huma.Operation{
 		OperationID: "list-users", Method: http.MethodGet, Path: "/v1/users", Tags: tags, Summary: "List the users of the tenant that you may see",
@@ -83,6 +83,8 @@ func (s *Server) registerUsers() {
 		DefaultStatus: http.StatusAccepted, Errors: mutation,
 		Responses: map[string]*huma.Response{"200": sc.resource("Changed, and waited for"), "202": sc.accepted},
 	}, p.setRoles)
+	dropBinary(s.api, "create-user")
+	dropBinary(s.api, "set-roles")
 }
 
 func (p *people) create(ctx context.Context, in *createUserInput) (*mutationOutput, error) {

@@ -46,7 +46,6 @@ type stytchInput struct {
 	ID        string `header:"Svix-Id" maxLength:"128" doc:"The message's id; sent again it is the same command"`
 	Timestamp string `header:"Svix-Timestamp" maxLength:"20" doc:"When it was sent, in seconds since 1970; at most 5 minutes off"`
 	Signature string `header:"Svix-Signature" maxLength:"1024" doc:"HMAC-SHA256 of id, timestamp and body"`
-	Body      json.RawMessage
 	RawBody   []byte
 }
 
@@ -77,6 +76,7 @@ func (s *Server) registerWebhooks() {
 		}}, "application/json"),
 		Responses: map[string]*huma.Response{"202": sc.accepted, "204": {Description: "Nothing to bring up to date"}},
 	}, s.stytchWebhook)
+	dropBinary(s.api, "stytch-webhook")
 }
 
 func (s *Server) stytchWebhook(ctx context.Context, in *stytchInput) (*stytchOutput, error) {
