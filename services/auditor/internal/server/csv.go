@@ -39,7 +39,7 @@ func (f *csvFormat) entry(e found) error {
 		note = string(f.export.checkpoint.Note)
 	}
 	f.row = append(f.row[:0],
-		strconv.FormatUint(e.Entry.ID.Sequence, 10), strconv.FormatInt(e.Index, 10), e.LeafHash().String(), at(e.Entry.ID).Format(time.RFC3339Nano),
+		strconv.FormatUint(e.Entry.ID.Sequence, 10), strconv.FormatInt(e.Index, 10), leafHash(e.LeafHash()), at(e.Entry.ID).Format(time.RFC3339Nano),
 		d.ID, string(d.Stage), d.Tenant, d.Principal.ID, strings.Join(d.Principal.Roles, " "), d.Resource.Kind, d.Resource.ID, d.Action,
 		string(d.Effect), d.Policy.Matched, d.Policy.Revision, d.Policy.Reason, command, d.Request.ID, d.Request.Method, d.Request.Route,
 		d.Request.Remote, d.TraceID, e.Seal, string(e.Record), note)

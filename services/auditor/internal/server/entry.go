@@ -1,12 +1,14 @@
 package server
 
 import (
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"reflect"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
+	"golang.org/x/mod/sumdb/tlog"
 
 	"github.com/writ-project/writ/pkg/audit"
 	"github.com/writ-project/writ/pkg/events"
@@ -18,7 +20,7 @@ type Entry struct {
 	Index    int64          `json:"index" doc:"The number of its leaf in the tree, from 0"`
 	Sequence uint64         `json:"sequence" doc:"Its sequence on the ledger"`
 	At       time.Time      `json:"at" doc:"When the ledger stored it"`
-	LeafHash string         `json:"leaf_hash,omitempty" doc:"Base64 of SHA-256 of 0x00 and the decision's bytes (RFC 6962)"`
+	LeafHash string         `json:"leaf_hash,omitempty" doc:"Hex of SHA-256 of 0x00 and the decision's bytes (RFC 6962)"`
 	Seal     string         `json:"seal,omitempty" doc:"The key's id and the MAC of the decision's bytes"`
 	Masked   bool           `json:"masked,omitempty" doc:"Only what a principal may know of a decision about themselves: not the recorded bytes"`
 	Decision DecisionRecord `json:"decision" doc:"The bytes that were recorded, unless masked"`
@@ -50,9 +52,11 @@ func (OutcomeRecord) Schema(r huma.Registry) *huma.Schema {
 func entryOf(e audit.Entry) Entry {
 	return Entry{
 		ID: e.ID.String(), Index: e.Index, Sequence: e.ID.Sequence, At: at(e.ID),
-		LeafHash: e.LeafHash().String(), Seal: e.Seal, Decision: e.Record,
+		LeafHash: leafHash(e.LeafHash()), Seal: e.Seal, Decision: e.Record,
 	}
 }
+
+func leafHash(h tlog.Hash) string { return hex.EncodeToString(h[:]) }
 
 // maskedReason stands for every reason of a denial, as in answers to AuthZEN.
 const maskedReason = "denied"

@@ -166,7 +166,7 @@ func (f *ocsf) entry(e found) error {
 		Resources: []ocsfResource{resource(d)},
 		RawData:   string(e.Record),
 		Unmapped: ocsfUnmapped{
-			Index: e.Index, LeafHash: e.LeafHash().String(), Seal: e.Seal, Stage: d.Stage, Route: d.Request.Route,
+			Index: e.Index, LeafHash: leafHash(e.LeafHash()), Seal: e.Seal, Stage: d.Stage, Route: d.Request.Route,
 			Checkpoint: ocsfCheckpoint{Origin: c.Origin, Size: c.Tree.N, Root: c.Tree.Hash.String()},
 		},
 	}
