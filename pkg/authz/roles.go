@@ -105,7 +105,12 @@ func newParts(t *runtimev1.RuleTable) *parts {
 	return p
 }
 
-func (p *parts) table(of part) (ruletable.Evaluator, error) {
+func (p *parts) table(of part) (table ruletable.Evaluator, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			table, err = nil, fmt.Errorf("authz: a part of the policies: Cerbos panicked: %v", r)
+		}
+	}()
 	if of.principal == "" && !p.named[of.role] {
 		of.role = anyRole
 	}
