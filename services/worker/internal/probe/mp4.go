@@ -18,6 +18,7 @@ import (
 const (
 	maxBoxes  = 200_000 // a day of two-second fragments has 90,000
 	maxTracks = 64
+	maxDepth  = 16 // boxes within boxes
 	// maxLeaf bounds a box that is read whole, in bytes. Tables of samples are not.
 	maxLeaf = 1 << 20
 	// maxPixels is more than any screen has in one direction.
@@ -36,6 +37,7 @@ type parser struct {
 	r      io.ReadSeeker
 	size   int64
 	boxes  int
+	depth  int
 	tracks []*track
 	// ends is how far the fragments of a track reach, in its time scale.
 	ends map[uint32]uint64
@@ -97,6 +99,10 @@ func (p *parser) read(at int64, into []byte) error {
 // walk hands the boxes within one to each, in order. A box that reaches out of
 // the one that holds it makes the file broken.
 func (p *parser) walk(in box, each func(box) error) error {
+	if p.depth++; p.depth > maxDepth {
+		return broken("the file has boxes within more than %d boxes", maxDepth)
+	}
+	defer func() { p.depth-- }()
 	for at := in.start; at < in.end; {
 		if p.boxes++; p.boxes > maxBoxes {
 			return broken("the file has more than %d boxes", maxBoxes)
