@@ -56,15 +56,16 @@ func (t *Tx) Requeue(ctx context.Context, q Queued) error {
 	return t.keep(ctx, "put a command back", err)
 }
 
-// Attempted reads the lanes in which an attempt has been made whose command is
-// still queued.
-func (t *Tx) Attempted(ctx context.Context) (map[string]bool, error) {
-	out := map[string]bool{}
-	err := t.query(ctx, "SELECT DISTINCT lane FROM queue WHERE attempts > 0", nil, func(rows *sql.Rows) error {
+// Attempted reads the lanes in which an attempt has been made at a command that
+// is still queued, and that command's action.
+func (t *Tx) Attempted(ctx context.Context) (map[string]string, error) {
+	out := map[string]string{}
+	query := "SELECT q.lane, c.action FROM queue q JOIN commands c ON c.id = q.command_id WHERE q.attempts > 0"
+	err := t.query(ctx, query, nil, func(rows *sql.Rows) error {
 		return each(rows, func() error {
-			var lane string
-			err := rows.Scan(&lane)
-			out[lane] = true
+			var lane, action string
+			err := rows.Scan(&lane, &action)
+			out[lane] = action
 			return err
 		})
 	})

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -91,13 +92,16 @@ func keepsAdmin(ctx context.Context, tx *store.Tx, j *job, rows map[string]kind.
 			continue
 		}
 		others++
-		if !changing[id] {
+		if changing[id] == "" {
 			sure++
 		}
 	}
+	delete(changing, c.ResourceID)
 	switch {
 	case first && others > 0:
 		return errMoved // decided on there being none
+	case first && slices.Contains(slices.Collect(maps.Values(changing)), user.ActionBootstrap):
+		return errAdmins // another one may be the first
 	case first || sure > 0:
 		return nil
 	case others > 0:
@@ -105,6 +109,9 @@ func keepsAdmin(ctx context.Context, tx *store.Tx, j *job, rows map[string]kind.
 	}
 	return refuse(fault.Conflict("last-admin", "tenant %s would have no admin left", user.DefaultTenant))
 }
+
+// tries is how often the command has been tried, this time included.
+func (j *job) tries() int { return max(j.row.Attempts+1, j.q.Attempts) }
 
 // noted takes the decision that an earlier attempt was made under.
 func (j *job) noted() error {
@@ -126,7 +133,7 @@ func (w *Worker) commit(ctx context.Context, j *job) error {
 		if err := tx.Holds(ctx, j.lease); err != nil {
 			return err
 		}
-		end := command.Ending{Status: events.StatusApplied, Attempts: j.q.Attempts, Second: j.second, Apply: j.apply}
+		end := command.Ending{Status: events.StatusApplied, Attempts: j.tries(), Second: j.second, Apply: j.apply}
 		if id != "" && (j.recorded == nil || j.recorded.Status == events.StatusApplied) {
 			next, err := writeRow(ctx, tx, j, id)
 			if err != nil {
@@ -205,7 +212,7 @@ func writeRow(ctx context.Context, tx *store.Tx, j *job, id string) (*kind.Row, 
 // reject ends a command that is not applied; its dead letter is stored first.
 func (w *Worker) reject(ctx context.Context, j *job, no *refused) error {
 	if no.dead {
-		d := command.DeadLetter(j.rec, max(j.q.Attempts, 1), no.cause)
+		d := command.DeadLetter(j.rec, j.tries(), no.cause)
 		d.Code = no.end.Code
 		if err := w.Ledger.Bury(ctx, d); err != nil {
 			return err
@@ -213,7 +220,7 @@ func (w *Worker) reject(ctx context.Context, j *job, no *refused) error {
 		w.metrics.buried(ctx, d.Code)
 	}
 	end := no.end
-	end.Attempts, end.Second, end.Apply = j.q.Attempts, j.second, j.apply
+	end.Attempts, end.Second, end.Apply = j.tries(), j.second, j.apply
 	done, _, err := command.Settle(j.event, j.q.Sequence, end)
 	if err != nil {
 		return err
@@ -234,7 +241,7 @@ func (w *Worker) reject(ctx context.Context, j *job, no *refused) error {
 // retrying makes it known that a command waits, and why.
 func (w *Worker) retrying(ctx context.Context, j *job, cause error) {
 	row := j.row
-	row.Status, row.Attempts, row.At = events.StatusRetrying, j.q.Attempts, command.Now()
+	row.Status, row.Attempts, row.At = events.StatusRetrying, j.tries(), command.Now()
 	row.Code, row.Reason = "waiting", "it will be tried again"
 	if f, ok := errors.AsType[*fault.Error](cause); ok {
 		row.Code, row.Reason = f.Code, f.Message
