@@ -42,7 +42,7 @@ const (
 
 // rig is everything that an api instance needs, and no worker.
 type rig struct {
-	t      *testing.T
+	t      testing.TB
 	nats   string // as the api reaches it
 	direct string // as the test reaches it
 	store  *store.Store
@@ -55,12 +55,12 @@ type rig struct {
 	stopping <-chan struct{}
 
 	webhookSecret string
-	backlog  *limit.Backlog
+	backlog       *limit.Backlog
 }
 
 type option func(*rig)
 
-func newRig(t *testing.T, options ...option) *rig {
+func newRig(t testing.TB, options ...option) *rig {
 	t.Helper()
 	ctx := t.Context()
 	r := &rig{t: t}
@@ -168,7 +168,7 @@ type answer struct {
 	body   []byte
 }
 
-func (a answer) problem(t *testing.T) problem.Problem {
+func (a answer) problem(t testing.TB) problem.Problem {
 	t.Helper()
 	var p problem.Problem
 	must(t, json.Unmarshal(a.body, &p))
@@ -216,15 +216,15 @@ func (r *rig) events() []*events.Event {
 	return all
 }
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
 	}
 }
 
-func need[T any](v T, err error) func(*testing.T) T {
-	return func(t *testing.T) T {
+func need[T any](v T, err error) func(testing.TB) T {
+	return func(t testing.TB) T {
 		t.Helper()
 		must(t, err)
 		return v
