@@ -35,11 +35,12 @@ type search struct {
 // span ends.
 func (s *Server) run(ctx context.Context, q *search, visit func(found) (enough bool, err error)) error {
 	for {
-		if q.entries > 0 && q.looked >= q.entries || !q.until.IsZero() && time.Now().After(q.until) {
-			return nil
-		}
 		if enough, err := s.runStep(ctx, q, visit); enough || err != nil || q.ended {
 			return err
+		}
+		// Only now: whoever comes back has got further.
+		if q.entries > 0 && q.looked >= q.entries || !q.until.IsZero() && time.Now().After(q.until) {
+			return nil
 		}
 	}
 }
