@@ -28,6 +28,8 @@ func TestTenants(t *testing.T) {
 	t.Run("a key stands for one command in each tenant", func(t *testing.T) { keys(t, w) })
 	t.Run("attributes stay in their tenant", func(t *testing.T) { attributes(t, w) })
 	t.Run("a tenant's policy is its own", func(t *testing.T) { scope(t, w) })
+	t.Run("a tenant tells nobody else whether it exists", func(t *testing.T) { existence(t, w) })
+	t.Run("members come and go", func(t *testing.T) { members(t, w) })
 	t.Run("malformed tenant", func(t *testing.T) { malformed(t, w) })
 }
 
@@ -156,6 +158,9 @@ func (w *world) fill(t *testing.T) {
 	open, command := w.ada.create(t, acme, "expenses", fmt.Sprintf(bodies["expenses"], mark))
 	w.things["expenses"], w.things["commands"] = append(w.things["expenses"], open.ID), append(w.things["commands"], command)
 	w.things["users"] = []string{w.ada.id, w.amy.id, w.ada.email}
+	w.things["people"] = []string{w.ada.id, w.amy.id}
+	w.dan.Want(t, http.StatusCreated, nil, "POST", "/v1/tenants", `{"key":"acme","name":"Acme","description":"`+mark+`"}`, "Prefer", wait)
+	w.dan.Want(t, http.StatusCreated, nil, "POST", "/v1/tenants", `{"key":"globex","name":"Globex"}`, "Prefer", wait)
 }
 
 // theirs are the words that must not be in an answer to anybody outside acme: all ids of acme and its mark. sent is

@@ -18,12 +18,14 @@ var Roles = []string{RoleAdmin, "auditor", "finance", Guest, "manager", "user"}
 
 // Is reports whether the user is in the tenant. Who is in none is in
 // DefaultTenant (kind.SharedBy).
-func (u *User) Is(tenant string) bool {
+func (u *User) Is(tenant string) bool { return slices.Contains(u.tenants(), tenant) }
+
+// tenants names the tenants that the user is in, sorted; never none.
+func (u *User) tenants() []string {
 	if len(u.Tenants) == 0 {
-		return tenant == DefaultTenant
+		return []string{DefaultTenant}
 	}
-	_, ok := u.Tenants[tenant]
-	return ok
+	return slices.Sorted(maps.Keys(u.Tenants))
 }
 
 // Elsewhere reports whether the user is in another tenant as well.
@@ -71,7 +73,7 @@ func (n New) After(u *User, tenant string) (first, last string, tenants map[stri
 	if tenants = maps.Clone(u.Tenants); tenants == nil {
 		tenants = map[string]Membership{}
 	}
-	if !u.Is(tenant) {
+	if _, is := tenants[tenant]; !is {
 		tenants[tenant] = Membership{Roles: []string{Guest}}
 	}
 	return first, last, tenants
@@ -99,7 +101,7 @@ func Attrs(u *User, tenant string) map[string]any {
 	attrs["owner_id"] = u.ID
 	attrs[AttrElsewhere] = u.Elsewhere(tenant)
 	if !u.Is(tenant) {
-		attrs["tenant"] = slices.Min(slices.Collect(maps.Keys(u.Tenants)))
+		attrs["tenant"] = u.tenants()[0]
 	}
 	return attrs
 }
