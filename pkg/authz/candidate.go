@@ -137,3 +137,7 @@ type Reads struct {
 
 // Reads tells what the policies about a kind read. It errs on the side of true.
 func (c *Candidate) Reads(kind string) Reads { return c.reads.of(kind) }
+
+// Attr are the attributes that the plan was made for, for the decision's record:
+// see PlanRequest. They must not be changed.
+func (p Plan) Attr() map[string]any { return p.known }

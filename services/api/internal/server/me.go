@@ -116,7 +116,7 @@ func (s *Server) planWith(ctx context.Context, c *gate.Caller, d *kind.Definitio
 
 // planDecision makes the decision that a query plan is.
 func planDecision(ctx context.Context, c *gate.Caller, d *kind.Definition, p authz.Plan) (*events.Decision, error) {
-	out, err := newDecision(ctx, c, events.Resource{Kind: d.Name}, p.Action)
+	out, err := newDecision(ctx, c, events.Resource{Kind: d.Name, Attr: p.Attr()}, p.Action)
 	if err != nil {
 		return nil, err
 	}
