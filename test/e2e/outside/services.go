@@ -4,10 +4,12 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
 
+	"github.com/writ-project/writ/pkg/audit"
 	"github.com/writ-project/writ/pkg/events"
 	"github.com/writ-project/writ/pkg/identity"
 	"github.com/writ-project/writ/pkg/kind/user"
@@ -31,6 +33,9 @@ type Services struct {
 	// StartProxied started them.
 	Database string
 	Proxies  map[string]*testkit.Proxy
+
+	// Stytch is the emulator's URL; faults are ordered there.
+	Stytch string
 
 	identity *identity.Client
 	settings []string
@@ -87,6 +92,7 @@ func prepare(t testing.TB, revision string, env []string) *Services {
 		t.Fatal(err)
 	}
 	stytch := httptest.NewServer(emulator)
+	s.Stytch = stytch.URL
 	if s.identity, err = identity.New(t.Context(), identity.Config{ProjectID: project, Secret: secret, BaseURL: stytch.URL}); err != nil {
 		t.Fatal(err)
 	}
@@ -107,9 +113,20 @@ func prepare(t testing.TB, revision string, env []string) *Services {
 	s.settings = append([]string{
 		"WRIT_NATS_URL=" + s.NATSServer.URL(), "WRIT_LEDGER_REPLICAS=1", "WRIT_LEDGER_MAX_BYTES=536870912", "WRIT_SEAL_KEYS=" + seal,
 		"WRIT_DATABASE_URL=" + s.Database, "WRIT_CERBOS=grpc://" + s.Cerbos.GRPCAddr(), "WRIT_POLICY_REVISION=" + revision,
+		"WRIT_AUDIT_KEY_FILE=" + AuditKey(t),
 		"WRIT_REDIS_URL=" + s.RedisProc.URL(), "STYTCH_PROJECT_ID=" + project, "STYTCH_SECRET=" + secret, "STYTCH_BASE_URL=" + stytch.URL,
 	}, env...)
 	return s
+}
+
+// AuditKey makes a key that signs the audit log's checkpoints and gives its file.
+func AuditKey(t testing.TB) (path string) {
+	t.Helper()
+	path = filepath.Join(t.TempDir(), "audit.key")
+	if _, err := audit.CreateKey(path, "test"); err != nil {
+		t.Fatal(err)
+	}
+	return path
 }
 
 func (s *Services) start(t testing.TB) {
@@ -139,6 +156,9 @@ func (s *Services) signIn(t testing.TB, email string, roles ...string) string {
 	NewClient(t, s.API, in.JWT).Want(t, http.StatusOK, nil, http.MethodPost, "/v1/me/sync", "")
 	return in.JWT
 }
+
+// Identity asks the emulator as the services do.
+func (s *Services) Identity() *identity.Client { return s.identity }
 
 // SessionToken is SignIn with the session's token, which is good for an hour where a JWT is for minutes.
 func (s *Services) SessionToken(t testing.TB, email string, roles ...string) string {
