@@ -18,6 +18,7 @@ import (
 	"github.com/alicebob/miniredis/v2"
 	natsserver "github.com/nats-io/nats-server/v2/server"
 
+	"github.com/writ-project/writ/pkg/audit"
 	"github.com/writ-project/writ/pkg/identity"
 	"github.com/writ-project/writ/pkg/stytchemu"
 	"github.com/writ-project/writ/pkg/telemetry"
@@ -38,6 +39,10 @@ type devCmd struct {
 	Cerbos      string `help:"embed:FOLDER, or a PDP's gRPC address." env:"WRIT_CERBOS" default:"embed:policies"`
 	LedgerSync  string `help:"When the ledger is fsynced: always, or an interval such as 1s." env:"WRIT_LEDGER_SYNC" default:"always"`
 	LedgerMax   int64  `help:"How large the ledger may grow, in bytes; 0 for no limit." env:"WRIT_LEDGER_MAX_BYTES" default:"0"`
+	MaxUpload   uint   `help:"How large the file of a video may be, in bytes." env:"WRIT_MAX_UPLOAD" default:"2147483648"`
+	ContentMax  uint   `help:"How large all files together may be, in bytes; 0 for no limit." env:"WRIT_CONTENT_MAX_BYTES" default:"0"`
+
+	AuditRetention time.Duration `help:"How long the audit log's entries are kept in Redis; 0 for ever." env:"WRIT_AUDIT_RETENTION" default:"720h"`
 	MaxInFlight uint   `help:"How many requests are worked on at a time; 0 for no limit." env:"WRIT_MAX_IN_FLIGHT" default:"1024"`
 	RateLimit   uint   `help:"How many requests a second one principal may send; 0 for no limit." env:"WRIT_RATE_LIMIT" default:"1000"`
 	MaxBacklog  uint   `help:"How many commands may wait to be applied; 0 for no limit." env:"WRIT_MAX_BACKLOG" default:"100000"`
@@ -110,6 +115,9 @@ func lock(path string) (unlock func(), err error) {
 
 func (s *stack) start(ctx context.Context) (err error) {
 	if s.keys, err = makeSecrets(s.data); err != nil {
+		return fmt.Errorf("local keys: %w", err)
+	}
+	if _, err = audit.LoadOrCreateKey(auditKeyFile(s.data), "dev"); err != nil {
 		return fmt.Errorf("local keys: %w", err)
 	}
 	s.local.PID = os.Getpid()
@@ -246,7 +254,7 @@ func (s *stack) startServices(ctx context.Context) error {
 
 	s.run(func(ctx context.Context) error {
 		return worker.Run(ctx, worker.Config{
-			NATSURL: s.local.NATS, LedgerReplicas: 1, LedgerMaxBytes: s.cmd.LedgerMax, DatabaseURL: s.local.Database, Cerbos: s.cmd.Cerbos,
+			NATSURL: s.local.NATS, LedgerReplicas: 1, LedgerMaxBytes: s.cmd.LedgerMax, ContentMaxBytes: s.cmd.ContentMax, DatabaseURL: s.local.Database, Cerbos: s.cmd.Cerbos,
 			SealKeys: s.keys.SealKeys, StytchProjectID: localProject, StytchSecret: s.keys.StytchSecret, StytchBaseURL: s.local.Mailbox,
 			Listener: ln[0], Log: telemetry.LoggerFromEnv("writ-worker"), Version: version(),
 		})
@@ -254,12 +262,14 @@ func (s *stack) startServices(ctx context.Context) error {
 	s.run(func(ctx context.Context) error {
 		return auditor.Run(ctx, auditor.Config{
 			NATSURL: s.local.NATS, LedgerReplicas: 1, LedgerMaxBytes: s.cmd.LedgerMax, RedisURL: s.local.Redis,
+			AuditKeyFile: auditKeyFile(s.data), AuditRetention: s.cmd.AuditRetention, DatabaseURL: s.local.Database, Cerbos: s.cmd.Cerbos,
+			StytchProjectID: localProject, StytchSecret: s.keys.StytchSecret, StytchBaseURL: s.local.Mailbox,
 			SealKeys: s.keys.SealKeys, Listener: ln[1], Log: telemetry.LoggerFromEnv("writ-auditor"), Version: version(),
 		})
 	}, nil)
 	s.run(func(ctx context.Context) error {
 		return api.Run(ctx, api.Config{
-			NATSURL: s.local.NATS, LedgerReplicas: 1, LedgerMaxBytes: s.cmd.LedgerMax, DatabaseURL: s.local.Database, Cerbos: s.cmd.Cerbos,
+			NATSURL: s.local.NATS, LedgerReplicas: 1, LedgerMaxBytes: s.cmd.LedgerMax, ContentMaxBytes: s.cmd.ContentMax, MaxUpload: s.cmd.MaxUpload, DatabaseURL: s.local.Database, Cerbos: s.cmd.Cerbos,
 			SealKeys: s.keys.SealKeys, PublicURL: s.local.API, StytchProjectID: localProject, StytchSecret: s.keys.StytchSecret,
 			StytchBaseURL: s.local.Mailbox, Local: true, Mailbox: s.local.Mailbox + "/mailbox", Listener: ln[2], Log: telemetry.LoggerFromEnv("writ-api"), Version: version(),
 			MaxInFlight: s.cmd.MaxInFlight, RateLimit: s.cmd.RateLimit, MaxBacklog: s.cmd.MaxBacklog,

@@ -72,6 +72,9 @@ type secrets struct {
 
 func secretsFile(data string) string { return filepath.Join(data, "keys", "secrets.json") }
 
+// auditKeyFile holds the key that signs the local audit log's checkpoints.
+func auditKeyFile(data string) string { return filepath.Join(data, "keys", "audit.key") }
+
 func readSecrets(data string) (secrets, error) {
 	var s secrets
 	b, err := os.ReadFile(secretsFile(data))

@@ -54,8 +54,9 @@ const (
 	CheckpointKey = "writ:checkpoint"
 )
 
-// bundlesKey is a sorted set: the id of each bundle's first entry, scored with
-// its ledger sequence. A member's rank is the bundle's number. Not trimmed.
+// bundlesKey is a sorted set: <number>:<id> of each bundle's first entry, scored
+// with its ledger sequence. It is trimmed with the stream, so its first member
+// tells from where on entries are there.
 func (l Log) bundlesKey() string { return l.Stream() + ":bundles" }
 
 // tileKey is a string: the tile's hashes, as many as there are yet.

@@ -106,9 +106,9 @@ func (r *Reader) BySequence(ctx context.Context, l Log, sequence uint64) (Entry,
 		return Entry{}, fault.Unreachable(Dependency, err)
 	}
 	if len(ids) == 1 {
-		from, err := ParseID(ids[0])
+		_, from, err := parseMember(ids[0])
 		if err != nil {
-			return Entry{}, fmt.Errorf("%w: %s: %w", ErrDamaged, l.bundlesKey(), err)
+			return Entry{}, err
 		}
 		entries, err := r.Range(ctx, l, Span{From: from, To: MaxID, Limit: BundleSize})
 		if err != nil {

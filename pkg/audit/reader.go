@@ -28,13 +28,35 @@ func NewReader(rdb redis.UniversalClient) *Reader { return &Reader{rdb} }
 
 var _ Source = (*Reader)(nil)
 
-// State tells where the logs stand.
+// State tells where the logs stand. It reports ErrDamaged for what it cannot read.
 func (r *Reader) State(ctx context.Context) (State, error) {
-	m, err := r.rdb.HGetAll(ctx, MarksKey).Result()
-	if err != nil {
+	var marks *redis.MapStringStringCmd
+	var firsts [2]*redis.StringSliceCmd
+	if _, err := r.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
+		marks = p.HGetAll(ctx, MarksKey)
+		for i, l := range Logs {
+			firsts[i] = p.ZRange(ctx, l.bundlesKey(), 0, 0)
+		}
+		return nil
+	}); err != nil {
 		return State{}, fault.Unreachable(Dependency, err)
 	}
-	return parseState(m)
+	s, err := parseState(marks.Val())
+	if err != nil {
+		return s, err
+	}
+	for i, l := range Logs {
+		if members := firsts[i].Val(); len(members) > 0 {
+			n, _, err := parseMember(members[0])
+			if err != nil {
+				return s, err
+			}
+			p := s.Of(l)
+			p.First = n * BundleSize
+			s.set(l, p)
+		}
+	}
+	return s, nil
 }
 
 func parseState(m map[string]string) (s State, err error) {
@@ -52,7 +74,7 @@ func parseState(m map[string]string) (s State, err error) {
 				err = fmt.Errorf("%w: %s: %w", ErrDamaged, MarksKey, e)
 			}
 		}
-		p.Size, p.First = int64(number(string(l)+"_size")), int64(number(string(l)+"_first"))
+		p.Size = int64(number(string(l) + "_size"))
 		return p
 	}
 	s = State{Decisions: position(Decisions), Outcomes: position(Outcomes), Sequence: number("sequence"), Start: number("start")}
@@ -153,15 +175,32 @@ func entry(l Log, m redis.XMessage) (Entry, error) {
 // indexLua gives the index of an entry: KEYS the stream and its bundles, ARGV
 // the id and its sequence. It counts in Redis, so that no record travels.
 var indexLua = redis.NewScript(`
-local first = redis.call('ZREVRANGEBYSCORE', KEYS[2], ARGV[2], '-inf', 'LIMIT', 0, 1)
+local found = redis.call('ZREVRANGEBYSCORE', KEYS[2], ARGV[2], '-inf', 'LIMIT', 0, 1)
+if #found == 0 then
+  return -1
+end
+local number, first = string.match(found[1], '^(%d+):(.*)$')
+local entries = redis.call('XRANGE', KEYS[1], first, ARGV[1], 'COUNT', 256)
+if #entries == 0 or entries[#entries][1] ~= ARGV[1] then
+  return -1
+end
+return tonumber(number) * 256 + #entries - 1
+`)
+
+// bundleLua gives the number of the first bundle that is there, and the members
+// of bundle ARGV[1] and the next one. KEYS: the bundles.
+var bundleLua = redis.NewScript(`
+local first = redis.call('ZRANGE', KEYS[1], 0, 0)
 if #first == 0 then
-  return -1
+  return {-1}
 end
-local found = redis.call('XRANGE', KEYS[1], first[1], ARGV[1], 'COUNT', 256)
-if #found == 0 or found[#found][1] ~= ARGV[1] then
-  return -1
+local number = tonumber(string.match(first[1], '^(%d+):'))
+local n = tonumber(ARGV[1]) - number
+if n < 0 then
+  return {number}
 end
-return redis.call('ZRANK', KEYS[2], first[1]) * 256 + #found - 1
+local found = redis.call('ZRANGE', KEYS[1], n, n + 1)
+return {number, found[1] or '', found[2] or ''}
 `)
 
 // index reports ErrTrimmed when the entry is not there.
@@ -195,30 +234,17 @@ func (r *Reader) Entries(ctx context.Context, l Log, n int64, width int) ([]Entr
 	if n < 0 || width < 1 || width > BundleSize {
 		return nil, fmt.Errorf("%w: %s has no bundle %d of %d entries", ErrDamaged, l, n, width)
 	}
-	ids, err := r.rdb.ZRange(ctx, l.bundlesKey(), n, n+1).Result()
+	from, to, err := r.bundle(ctx, l, n)
+	if err != nil {
+		return nil, err
+	}
+	found, err := r.rdb.XRangeN(ctx, l.Stream(), from, to, int64(width)).Result()
 	if err != nil {
 		return nil, fault.Unreachable(Dependency, err)
 	}
-	to := "+"
-	var found []redis.XMessage
-	if len(ids) > 0 {
-		if len(ids) > 1 {
-			to = "(" + ids[1]
-		}
-		if found, err = r.rdb.XRangeN(ctx, l.Stream(), ids[0], to, int64(width)).Result(); err != nil {
-			return nil, fault.Unreachable(Dependency, err)
-		}
-	}
-	if len(found) < width { // trimmed, also in between, or damaged
-		s, err := r.State(ctx)
-		if err != nil {
+	if len(found) < width { // it may just have been trimmed
+		if _, _, err := r.bundle(ctx, l, n); err != nil {
 			return nil, err
-		}
-		if n*BundleSize < s.Of(l).First {
-			return nil, ErrTrimmed
-		}
-		if len(ids) == 0 {
-			return nil, fmt.Errorf("%w: %s has no bundle %d", ErrDamaged, l, n)
 		}
 	}
 	entries := make([]Entry, len(found))
@@ -229,6 +255,30 @@ func (r *Reader) Entries(ctx context.Context, l Log, n int64, width int) ([]Entr
 		entries[i].Index = n*BundleSize + int64(i)
 	}
 	return entries, nil
+}
+
+// bundle gives the ids between which a bundle's entries stand, as XRANGE takes them.
+func (r *Reader) bundle(ctx context.Context, l Log, n int64) (from, to string, err error) {
+	res, err := bundleLua.Run(ctx, r.rdb, []string{l.bundlesKey()}, n).Slice()
+	if err != nil {
+		return "", "", fault.Unreachable(Dependency, err)
+	}
+	if first, _ := res[0].(int64); first > n {
+		return "", "", ErrTrimmed
+	}
+	if len(res) == 3 {
+		from, _ = res[1].(string)
+		to, _ = res[2].(string)
+	}
+	number, first, err := parseMember(from)
+	if err != nil || number != n {
+		return "", "", fmt.Errorf("%w: %s has no bundle %d", ErrDamaged, l, n)
+	}
+	if to == "" {
+		return first.String(), "+", nil
+	}
+	_, next, err := parseMember(to)
+	return first.String(), "(" + next.String(), err
 }
 
 // Tile implements Source. It reports ErrDamaged when fewer hashes are there.

@@ -235,3 +235,16 @@ func (l *Ledger) lastOf(ctx context.Context, partition int) (uint64, error) {
 	}
 	return m.Sequence, nil
 }
+
+// LastOn gives the last message on a subject, which may hold wildcards, and
+// whether there is one. Of a cluster it may be a replica's view, a little older.
+func (l *Ledger) LastOn(ctx context.Context, subject string) (rec Record, found bool, err error) {
+	m, err := l.stream.GetLastMsgForSubject(ctx, subject)
+	if isNotFound(err) {
+		return Record{}, false, nil
+	}
+	if err != nil {
+		return Record{}, false, fault.Unreachable(Dependency, err)
+	}
+	return Record{Sequence: m.Sequence, Subject: m.Subject, Header: m.Header, Data: m.Data, Time: m.Time}, true, nil
+}

@@ -1,7 +1,11 @@
 // Package auditor copies every decision and outcome from the ledger into Redis
-// streams, once and in order.
+// streams, once and in order, and answers who may look into them.
 //
-//	LEDGER ──ordered──▶ writer ──compare and append──▶ writ:decisions, writ:outcomes
+//	LEDGER ──ordered──▶ writer ──compare and append──▶ writ:decisions, writ:outcomes, their trees
+//	   ▲                  │
+//	   ├──checkpoints─────┘                                          │
+//	   └──decisions────── server ◀──────────────────────────────────┘
+//	HTTP ──▶ session (Stytch) ──▶ principal (SQL) ──▶ decision (Cerbos)
 package auditor
 
 import (
@@ -15,10 +19,12 @@ import (
 	"github.com/redis/go-redis/v9"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/writ-project/writ/pkg/audit"
 	"github.com/writ-project/writ/pkg/events"
 	"github.com/writ-project/writ/pkg/health"
 	"github.com/writ-project/writ/pkg/ledger"
 	"github.com/writ-project/writ/pkg/telemetry"
+	"github.com/writ-project/writ/services/auditor/internal/server"
 	"github.com/writ-project/writ/services/auditor/internal/stream"
 )
 
@@ -30,8 +36,20 @@ type Config struct {
 	LedgerMaxBytes int64  `env:"WRIT_LEDGER_MAX_BYTES" envDefault:"0"`
 	RedisURL       string `env:"WRIT_REDIS_URL,required,notEmpty"`
 	SealKeys       string `env:"WRIT_SEAL_KEYS,required,notEmpty"`
+	// AuditKeyFile holds the key that signs checkpoints (audit.LoadKey).
+	AuditKeyFile string `env:"WRIT_AUDIT_KEY_FILE,required,notEmpty"`
+	// AuditRetention is how long entries are kept in Redis; 0 means for ever.
+	AuditRetention time.Duration `env:"WRIT_AUDIT_RETENTION" envDefault:"720h"`
 
-	// Listener serves health and metrics; nil means to listen on Addr.
+	// What follows is for those who look into the log; the copying needs none of it.
+	DatabaseURL     string `env:"WRIT_DATABASE_URL,required,notEmpty"`
+	Cerbos          string `env:"WRIT_CERBOS" envDefault:"embed:policies"`
+	PolicyRevision  string `env:"WRIT_POLICY_REVISION"`
+	StytchProjectID string `env:"STYTCH_PROJECT_ID,required,notEmpty"`
+	StytchSecret    string `env:"STYTCH_SECRET,required,notEmpty"`
+	StytchBaseURL   string `env:"STYTCH_BASE_URL"`
+
+	// Listener takes the requests; nil means to listen on Addr.
 	Listener net.Listener `env:"-"`
 	Log      *slog.Logger `env:"-"`
 	Version  string       `env:"-"`
@@ -61,6 +79,13 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	if err != nil {
 		return fmt.Errorf("WRIT_SEAL_KEYS: %w", err)
 	}
+	key, err := audit.LoadKey(cfg.AuditKeyFile)
+	if err != nil {
+		return fmt.Errorf("WRIT_AUDIT_KEY_FILE: %w", err)
+	}
+	if cfg.AuditRetention < 0 {
+		return fmt.Errorf("WRIT_AUDIT_RETENTION: %s is negative; 0 keeps for ever", cfg.AuditRetention)
+	}
 	options, err := redis.ParseURL(cfg.RedisURL)
 	if err != nil {
 		return errors.New("WRIT_REDIS_URL: want redis://[user:password@]host:port/db") // the cause may hold the password
@@ -72,6 +97,11 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	defer closing(&err, func() error { return drain(tel.Shutdown, exportTimeout) })
 	rdb := redis.NewClient(options)
 	defer closing(&err, rdb.Close)
+	by, err := cfg.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer closing(&err, by.close)
 
 	nc, err := ledger.Connect(cfg.NATSURL, "writ-auditor")
 	if err != nil {
@@ -83,14 +113,18 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		return err
 	}
 	defer closing(&err, func() error { return drain(led.Close, flushTimeout) })
-	writer, err := stream.NewWriter(led, stream.New(rdb), keys, cfg.Log, tel)
+	writer, err := stream.NewWriter(stream.Config{
+		Ledger: led, Appender: audit.NewAppender(rdb, cfg.AuditRetention), Reader: audit.NewReader(rdb), Seals: keys, Key: key,
+		Retention: cfg.AuditRetention, Log: cfg.Log, Telemetry: tel,
+	})
 	if err != nil {
 		return err
 	}
 
-	probes := health.New(
+	probes := health.New(append(by.checks(),
 		health.Check{Name: ledger.Dependency, Critical: true, Func: led.Ready},
-		health.Check{Name: stream.Dependency, Critical: true, Func: func(ctx context.Context) error { return rdb.Ping(ctx).Err() }},
+		health.Check{Name: audit.Dependency, Critical: true, Func: func(ctx context.Context) error { return rdb.Ping(ctx).Err() }},
+		health.Check{Name: "audit-proof", Critical: true, Func: writer.Sound},
 		health.Check{Name: "audit-lag", Critical: false, Func: func(ctx context.Context) error {
 			lag, err := writer.Lag(ctx)
 			if err == nil && lag > maxLag {
@@ -98,12 +132,18 @@ func Run(ctx context.Context, cfg Config) (err error) {
 			}
 			return err
 		}},
-	)
+	)...)
 
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error {
-		return probes.Serve(ctx, probes.OperationsServer(tel.Handler()), cfg.Listener, drainTimeout)
-	})
+	srv, handler, err := server.New(by.config(server.Config{
+		Audit: audit.NewReader(rdb), Key: key.PublicKey, Ledger: led, Keys: keys, Health: probes, Telemetry: tel, Log: cfg.Log,
+		Version: cfg.Version, Stopping: ctx.Done(),
+	}))
+	if err != nil {
+		return err
+	}
+	defer srv.Close()
+	g.Go(func() error { return probes.Serve(ctx, httpServer(handler, cfg.Log), cfg.Listener, drainTimeout) })
 	g.Go(func() error { return writer.Run(ctx) })
 	return g.Wait()
 }

@@ -19,10 +19,11 @@ const deploy = "../../deploy"
 
 // secrets are the values that a deployment has to bring.
 var secrets = types.Mapping{
-	"POSTGRES_PASSWORD": "secret",
-	"WRIT_SEAL_KEYS":    "k1:c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0",
-	"STYTCH_PROJECT_ID": "project-test",
-	"STYTCH_SECRET":     "secret",
+	"POSTGRES_PASSWORD":   "secret",
+	"WRIT_AUDIT_KEY_FILE": "./.env.example", // a file that is there
+	"WRIT_SEAL_KEYS":      "k1:c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0",
+	"STYTCH_PROJECT_ID":   "project-test",
+	"STYTCH_SECRET":       "secret",
 }
 
 // ours are the services whose settings the code declares.

@@ -23,6 +23,7 @@ func settings(t *testing.T, service string) map[string]string {
 	}
 	if service == "auditor" {
 		all["WRIT_REDIS_URL"] = "redis://127.0.0.1:1/0"
+		all["WRIT_AUDIT_KEY_FILE"] = outside.AuditKey(t)
 		return all
 	}
 	all["WRIT_DATABASE_URL"] = "sqlite:" + filepath.Join(t.TempDir(), "writ.db")
@@ -100,6 +101,9 @@ func TestMalformedSettingStopsTheStart(t *testing.T) {
 		{"api worker", "WRIT_DATABASE_URL", "sqlite:/no/such/folder/writ.db"},
 		{"api worker", "WRIT_CERBOS", "embed:/no/such/folder"},
 		{"api worker", "WRIT_CERBOS", "pdp.example.com:3593"},
+		{"auditor", "WRIT_AUDIT_KEY_FILE", "/no/such/file"},
+		{"auditor", "WRIT_AUDIT_RETENTION", "a month"},
+		{"auditor", "WRIT_AUDIT_RETENTION", "-1h"},
 		{"auditor", "WRIT_REDIS_URL", "http://user:hunter2@127.0.0.1"},
 		{"api", "WRIT_MAX_IN_FLIGHT", "-1"},
 		{"api", "WRIT_RATE_LIMIT", "many"},

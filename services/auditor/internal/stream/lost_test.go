@@ -3,30 +3,26 @@ package stream
 import (
 	"errors"
 	"fmt"
-	"io"
-	"log/slog"
 	"testing"
 
-	"github.com/writ-project/writ/pkg/testkit"
+	"github.com/writ-project/writ/pkg/audit"
 )
 
 // One stream alone is lost: the other one's position must not hide it.
 func TestOneLostStreamIsFilledAgain(t *testing.T) {
 	t.Parallel()
 	for name, keys := range map[string][]string{
-		"decisions":           {Decisions},
-		"outcomes":            {Outcomes},
-		"decisions and marks": {Decisions, MarksKey},
-		"outcomes and marks":  {Outcomes, MarksKey},
+		"decisions":           {decisions},
+		"outcomes":            {outcomes},
+		"decisions and marks": {decisions, audit.MarksKey},
+		"outcomes and marks":  {outcomes, audit.MarksKey},
 	} {
 		for _, traffic := range []int{0, 30} {
 			t.Run(fmt.Sprintf("%s/running/traffic %d", name, traffic), func(t *testing.T) {
 				t.Parallel()
 				redises(t, func(t *testing.T, r *rig) {
 					r.start()
-					if len(keys) == 1 {
-						r.start() // a new one would trust streams without marks
-					}
+					r.start()
 					r.fill(90)
 					r.equal()
 					before := need(r.streams())(t)
@@ -38,9 +34,6 @@ func TestOneLostStreamIsFilledAgain(t *testing.T) {
 					}
 				})
 			})
-			if len(keys) > 1 {
-				continue // with the marks gone only a running auditor knows
-			}
 			t.Run(fmt.Sprintf("%s/stopped/traffic %d", name, traffic), func(t *testing.T) {
 				t.Parallel()
 				redises(t, func(t *testing.T, r *rig) {
@@ -58,50 +51,21 @@ func TestOneLostStreamIsFilledAgain(t *testing.T) {
 	}
 }
 
-// Streams of before the marks are trusted, and the next append marks them.
-func TestMissingMarksAreWritten(t *testing.T) {
+// Streams of before the trees, and any whose marks were lost, are filled again.
+func TestMissingMarksFillAgain(t *testing.T) {
 	t.Parallel()
 	redises(t, func(t *testing.T, r *rig) {
 		_, stop := r.start()
 		r.fill(30)
 		r.equal()
 		stop()
-		must(t, r.rdb.Del(t.Context(), MarksKey).Err())
-		first := need(r.rdb.XRange(t.Context(), Decisions, "-", "+").Result())(t)[0]
-		must(t, r.rdb.XDel(t.Context(), Decisions, first.ID).Err()) // stays away unless all is filled again
+		must(t, r.rdb.Del(t.Context(), audit.MarksKey).Err())
+		first := need(r.rdb.XRange(t.Context(), decisions, "-", "+").Result())(t)[0]
+		must(t, r.rdb.XDel(t.Context(), decisions, first.ID).Err()) // only filling again brings it back
 		r.fill(3)
 		r.start()
-		testkit.Eventually(t, soon, func() error {
-			p, err := New(r.rdb).Position(t.Context())
-			if err != nil || p.Sequence() != 33 || p.Marks != (Marks{p.Decisions, p.Outcomes}) {
-				return fmt.Errorf("%+v: %w", p, err)
-			}
-			return nil
-		})
-		if again := need(r.rdb.XRange(t.Context(), Decisions, first.ID, first.ID).Result())(t); len(again) != 0 {
-			t.Fatal("filled from the beginning")
-		}
-	})
-}
-
-// Of two auditors that find a loss, the slower must not delete what the faster
-// has filled again.
-func TestResetOnlyWhatWasRead(t *testing.T) {
-	t.Parallel()
-	redises(t, func(t *testing.T, r *rig) {
-		log := New(r.rdb)
-		read := foreign(t, log, 1, 2)
-		must(t, r.rdb.Del(t.Context(), Decisions).Err())
-		read.Decisions = ID{}
-		if p := need(log.Reset(t.Context(), read))(t); p != (Position{}) {
-			t.Fatalf("%+v", p)
-		}
-		filled := foreign(t, log, 1, 2)
-		for _, old := range []Position{read, {Decisions: filled.Decisions, Outcomes: filled.Outcomes}} {
-			if got, err := log.Reset(t.Context(), old); !errors.Is(err, ErrMoved) || got != filled {
-				t.Fatalf("%+v, %v", got, err)
-			}
-		}
+		r.equal()
+		r.verified()
 	})
 }
 
@@ -112,12 +76,11 @@ func TestRedisAheadOfTheLedger(t *testing.T) {
 	t.Parallel()
 	redises(t, func(t *testing.T, r *rig) {
 		r.fill(10)
-		foreign(t, New(r.rdb), 1000, 5)
+		foreign(t, r, 1000, 5)
 		ahead := func() {
 			t.Helper()
 			before := need(r.streams())(t)
-			w := need(NewWriter(r.connect(), New(r.rdb), r.keys, slog.New(slog.NewTextHandler(io.Discard, nil)), r.tel))(t)
-			if err := w.Run(t.Context()); !errors.Is(err, ErrAhead) {
+			if err := r.writer(0).Run(t.Context()); !errors.Is(err, ErrAhead) {
 				t.Fatal(err)
 			}
 			if after := need(r.streams())(t); fmt.Sprint(before) != fmt.Sprint(after) {
@@ -125,19 +88,23 @@ func TestRedisAheadOfTheLedger(t *testing.T) {
 			}
 		}
 		ahead()
-		must(t, r.rdb.Del(t.Context(), Decisions).Err())
+		must(t, r.rdb.Del(t.Context(), decisions).Err())
 		ahead()
-		must(t, r.rdb.Del(t.Context(), Outcomes).Err())
+		must(t, r.rdb.Del(t.Context(), outcomes).Err())
 		r.start()
 		r.equal()
+		r.verified()
 	})
 }
 
-// foreign appends one entry to each empty stream, with these sequences.
-func foreign(t *testing.T, log *Log, decision, outcome uint64) Position {
+// foreign appends one entry to each empty log, with these sequences.
+func foreign(t *testing.T, r *rig, decision, outcome uint64) {
 	t.Helper()
-	return need(log.Append(t.Context(), need(log.Position(t.Context()))(t), []Entry{
-		{Stream: Decisions, ID: ID{1000, decision}, Field: "decision", Record: []byte("a"), Seal: "k.m"},
-		{Stream: Outcomes, ID: ID{1000, outcome}, Field: "outcome", Record: []byte("b"), Seal: "k.m"},
+	log := audit.NewAppender(r.rdb, 0)
+	need(log.Append(t.Context(), need(log.Head(t.Context()))(t), audit.Trees{Decisions: &audit.Tree{}, Outcomes: &audit.Tree{}}, audit.Batch{
+		Items: []audit.Item{
+			{Entry: audit.Entry{Log: audit.Decisions, ID: audit.ID{Ms: 1000, Sequence: decision}, Record: []byte("a"), Seal: "k.m"}},
+			{Entry: audit.Entry{Log: audit.Outcomes, ID: audit.ID{Ms: 1000, Sequence: outcome}, Record: []byte("b"), Seal: "k.m"}},
+		}, Sequence: max(decision, outcome), Start: 1,
 	}))(t)
 }

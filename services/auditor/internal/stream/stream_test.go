@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"strings"
 	"testing"
@@ -15,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/redis/go-redis/v9"
 
+	"github.com/writ-project/writ/pkg/audit"
 	"github.com/writ-project/writ/pkg/events"
 	"github.com/writ-project/writ/pkg/ledger"
 	"github.com/writ-project/writ/pkg/telemetry"
@@ -30,6 +30,7 @@ type rig struct {
 	nats   string
 	ledger *ledger.Ledger
 	keys   *events.Keyring
+	key    *audit.Key
 	tel    *telemetry.Telemetry
 	rdb    *redis.Client
 }
@@ -37,6 +38,7 @@ type rig struct {
 func newRig(t *testing.T, redisURL string) *rig {
 	t.Helper()
 	r := &rig{t: t, nats: testkit.NATS(t).URL(), keys: need(events.ParseKeyring(events.GenerateKey("test")))(t)}
+	r.key = need(audit.GenerateKey("test"))(t)
 	r.tel = need(telemetry.Setup(t.Context(), "test", "0"))(t)
 	t.Cleanup(func() { _ = r.tel.Shutdown(context.Background()) })
 	options := need(redis.ParseURL(redisURL))(t)
@@ -56,10 +58,23 @@ func (r *rig) connect() *ledger.Ledger {
 	return l
 }
 
+// writer makes an auditor with a connection of its own.
+func (r *rig) writer(retention time.Duration) *Writer {
+	r.t.Helper()
+	return need(NewWriter(Config{
+		Ledger: r.connect(), Appender: audit.NewAppender(r.rdb, retention), Reader: audit.NewReader(r.rdb), Seals: r.keys, Key: r.key,
+		Retention: retention, Log: slog.New(slog.NewTextHandler(r.t.Output(), nil)), Telemetry: r.tel,
+	}))(r.t)
+}
+
 // start runs an auditor until stop is called.
 func (r *rig) start() (w *Writer, stop func()) {
 	r.t.Helper()
-	w = need(NewWriter(r.connect(), New(r.rdb), r.keys, slog.New(slog.NewTextHandler(io.Discard, nil)), r.tel))(r.t)
+	w = r.writer(0)
+	return w, r.run(w)
+}
+
+func (r *rig) run(w *Writer) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {
@@ -71,7 +86,7 @@ func (r *rig) start() (w *Writer, stop func()) {
 		<-done
 	}
 	r.t.Cleanup(stop)
-	return w, stop
+	return stop
 }
 
 func newID() string { return uuid.Must(uuid.NewV7()).String() }
@@ -98,10 +113,17 @@ func (r *rig) fill(n int) {
 	}
 }
 
+// The streams' keys.
+var (
+	decisions = audit.Decisions.Stream()
+	outcomes  = audit.Outcomes.Stream()
+	streams   = []string{decisions, outcomes}
+)
+
 // streams gives what is in Redis: for each stream "id bytes" lines.
 func (r *rig) streams() (map[string][]string, error) {
 	out := map[string][]string{}
-	for _, s := range []string{Decisions, Outcomes} {
+	for _, s := range streams {
 		entries, err := r.rdb.XRange(r.t.Context(), s, "-", "+").Result()
 		if err != nil {
 			return nil, err
@@ -123,11 +145,11 @@ func (r *rig) ledgerStreams() map[string][]string {
 	var ms int64
 	err := r.ledger.Follow(r.t.Context(), 1, func(_ context.Context, batch []ledger.Record) error {
 		for _, rec := range batch {
-			if e, err := events.Parse(rec.Data); err == nil && e.Verify(r.keys, rec.Subject) == nil {
+			if e, err := events.Parse(rec.Data); err == nil && e.Verify(r.keys, rec.Subject) == nil && e.Type != events.TypeCheckpoint {
 				ms = max(ms, rec.Time.UnixMilli())
-				s, raw := Decisions, e.RawDecision
+				s, raw := decisions, e.RawDecision
 				if e.Type == events.TypeOutcome {
-					s, raw = Outcomes, e.RawOutcome
+					s, raw = outcomes, e.RawOutcome
 				}
 				out[s] = append(out[s], fmt.Sprintf("%d-%d %s", ms, rec.Sequence, raw))
 			}
@@ -152,7 +174,7 @@ func (r *rig) equal() {
 		if err != nil {
 			return err
 		}
-		for _, s := range []string{Decisions, Outcomes} {
+		for _, s := range streams {
 			if len(got[s]) != len(want[s]) {
 				return fmt.Errorf("%s has %d entries, the ledger %d", s, len(got[s]), len(want[s]))
 			}
@@ -203,32 +225,6 @@ func TestTwoAuditorsRace(t *testing.T) {
 			r.fill(100)
 		}
 		r.equal()
-	})
-}
-
-// An auditor that was paused and woken believes in an old position.
-func TestOldPositionAppendsNothing(t *testing.T) {
-	t.Parallel()
-	redises(t, func(t *testing.T, r *rig) {
-		log := New(r.rdb)
-		start := need(log.Position(t.Context()))(t)
-		entry := func(seq uint64, s string) []Entry {
-			return []Entry{{Stream: s, ID: ID{1000 + seq, seq}, Field: "x", Record: []byte{0, 255, '\n'}, Seal: "k.m"}}
-		}
-		first := need(log.Append(t.Context(), start, entry(1, Decisions)))(t)
-		second := need(log.Append(t.Context(), first, entry(2, Outcomes)))(t)
-		for _, old := range []Position{start, first} {
-			got, err := log.Append(t.Context(), old, entry(3, Decisions))
-			if !errors.Is(err, ErrMoved) || got != second {
-				t.Fatalf("at %v: %v, %v", old, got, err)
-			}
-		}
-		if n := need(r.rdb.XLen(t.Context(), Decisions).Result())(t); n != 1 {
-			t.Fatalf("%d entries", n)
-		}
-		if second.Sequence() != 2 || second.Ms() != 1002 {
-			t.Fatalf("%+v", second)
-		}
 	})
 }
 
@@ -293,7 +289,8 @@ func TestForgedMessagesAreNotInTheLog(t *testing.T) {
 func TestIDsStayMonotonic(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, testkit.Redis(t))
-	w := need(NewWriter(r.ledger, New(r.rdb), r.keys, slog.New(slog.NewTextHandler(io.Discard, nil)), r.tel))(t)
+	f := &follower{Writer: r.writer(0)}
+	f.head.Outcomes.Last = audit.ID{Ms: 1_000_500}
 	d := events.Decision{ID: newID(), Stage: events.StageRequest, Resource: events.Resource{Kind: "contact"}, Action: "read", Effect: events.Allow}
 	m := need(events.NewDecision(r.keys, &d))(t)
 	base := time.UnixMilli(1_000_000)
@@ -301,10 +298,9 @@ func TestIDsStayMonotonic(t *testing.T) {
 	for i, step := range []time.Duration{0, time.Second, -time.Hour, 2 * time.Second} {
 		batch = append(batch, ledger.Record{Sequence: uint64(i + 1), Subject: m.Subject, Data: m.Data, Time: base.Add(step)})
 	}
-	entries, _, err := w.convert(t.Context(), Position{Outcomes: ID{1_000_500, 0}}, batch)
-	must(t, err)
+	c := need(f.convert(t.Context(), batch, false))(t)
 	var got []string
-	for _, e := range entries {
+	for _, e := range c.Items {
 		got = append(got, e.ID.String())
 	}
 	if want := "[1000500-1 1001000-2 1001000-3 1002000-4]"; fmt.Sprint(got) != want {

@@ -1,0 +1,344 @@
+package audit
+
+import (
+	"context"
+	_ "embed"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/redis/go-redis/v9"
+	"golang.org/x/mod/sumdb/tlog"
+
+	"github.com/writ-project/writ/pkg/fault"
+)
+
+// ErrMoved means that another auditor has appended meanwhile, or that Redis
+// lost something: the head must be loaded again.
+var ErrMoved = errors.New("the audit log has moved")
+
+var (
+	//go:embed state.lua
+	stateScript string
+	//go:embed append.lua
+	appendScript string
+	//go:embed reset.lua
+	resetScript string
+	//go:embed checkpoint.lua
+	checkpointScript string
+	//go:embed trim.lua
+	trimScript string
+
+	stateLua      = redis.NewScript(stateScript + "return {1, state()}")
+	appendLua     = redis.NewScript(stateScript + appendScript)
+	resetLua      = redis.NewScript(stateScript + resetScript)
+	checkpointLua = redis.NewScript(checkpointScript)
+	trimLua       = redis.NewScript(trimScript)
+)
+
+// scriptKeys are the scripts' KEYS.
+var scriptKeys = []string{
+	Decisions.Stream(), Outcomes.Stream(), Decisions.bundlesKey(), Outcomes.bundlesKey(), MarksKey, CheckpointKey,
+}
+
+// Appender writes the logs. Streams, trees and what finds entries are written
+// by one script, which first compares where all of it stands with what the
+// caller believes: so they never disagree, and of two auditors one wins. It is
+// safe for concurrent use.
+type Appender struct {
+	rdb redis.UniversalClient
+	// retention is how long index records are kept at least; 0 means for ever.
+	retention time.Duration
+}
+
+// NewAppender makes an Appender of logs that are kept for this time, 0 for ever.
+func NewAppender(rdb redis.UniversalClient, retention time.Duration) *Appender {
+	return &Appender{rdb, retention}
+}
+
+// Head is where the logs in Redis stand.
+type Head struct {
+	State
+	// Damaged tells what is wrong: the streams do not end where the last append
+	// ended. Empty if nothing is.
+	Damaged string
+	token   string
+	through uint64 // the highest sequence that anything there tells
+}
+
+// Empty tells whether there is nothing in Redis.
+func (h Head) Empty() bool { return h.State == State{} && h.Damaged == "" }
+
+// Head reads where the logs stand. Errors are fault.Unavailable.
+func (a *Appender) Head(ctx context.Context) (Head, error) {
+	_, token, err := a.run(ctx, stateLua, nil)
+	if err != nil {
+		return Head{}, err
+	}
+	return parseHead(token)
+}
+
+func parseHead(token string) (Head, error) {
+	f := strings.Fields(token)
+	if len(f) != 8 {
+		return Head{}, fault.Unreachable(Dependency, fmt.Errorf("unexpected answer of the script: %q", token))
+	}
+	h := Head{token: token}
+	if token == emptyToken {
+		return h, nil
+	}
+	m := map[string]string{}
+	for i, name := range []string{"decisions", "outcomes", "decisions_size", "outcomes_size", "sequence", "start"} {
+		if f[2+i] == "-" {
+			h.Damaged = MarksKey + " does not tell " + name
+			f[2+i] = ""
+		}
+		m[name] = f[2+i]
+	}
+	var err error
+	if h.State, err = parseState(m); err != nil {
+		h.Damaged = err.Error()
+	}
+	var ends [2]ID
+	for i, l := range Logs {
+		if ends[i], err = ParseID(f[i]); err != nil {
+			return Head{}, fault.Unreachable(Dependency, fmt.Errorf("unexpected answer of the script: %w", err))
+		}
+		if h.Damaged == "" && ends[i] != h.Of(l).Last {
+			h.Damaged = fmt.Sprintf("%s ends with %s, the last entry was %s", l.Stream(), ends[i], h.Of(l).Last)
+		}
+	}
+	h.through = max(h.Sequence, ends[0].Sequence, ends[1].Sequence)
+	switch {
+	case h.Damaged == "":
+	case ends == [2]ID{}: // somebody deleted the streams: then the marks are not believed either
+		h.State = State{}
+	default:
+		h.State = State{Sequence: h.through} // tells whether it is another ledger's
+	}
+	return h, nil
+}
+
+// emptyToken is the state of an empty Redis.
+const emptyToken = "0-0 0-0 - - - - - -"
+
+// Item is an entry to append, and what is to find it.
+type Item struct {
+	Entry // without Index
+	// DecisionID is the decision's own id; of an outcome that of the decision
+	// that was acted on. Only UUIDs are indexed.
+	DecisionID string
+	// Command is, of an outcome, the ledger sequence of its command.
+	Command uint64
+}
+
+// Batch is what one append adds.
+type Batch struct {
+	Items     []Item // in the ledger's order: ids ascend
+	Explained []Range
+	Sequence  uint64 // everything up to here is accounted for afterwards
+	Start     uint64 // see State; looked at while the logs are empty
+}
+
+// Leaves gives the hashes of one log's entries in the batch, in order.
+func (b Batch) Leaves(l Log) []tlog.Hash {
+	var out []tlog.Hash
+	for _, item := range b.Items {
+		if item.Log == l {
+			out = append(out, item.LeafHash())
+		}
+	}
+	return out
+}
+
+// Trees are both logs' trees.
+type Trees struct{ Decisions, Outcomes *Tree }
+
+// Of gives one log's tree.
+func (t Trees) Of(l Log) *Tree {
+	if l == Outcomes {
+		return t.Outcomes
+	}
+	return t.Decisions
+}
+
+// Clone is a copy that shares nothing with t.
+func (t Trees) Clone() Trees { return Trees{t.Decisions.Clone(), t.Outcomes.Clone()} }
+
+// Append appends a batch if the logs still stand at head, and gives the new
+// head. trees are those of head; on success they have grown by the batch, after
+// an error they must not be used again. It reports ErrMoved if the logs stand
+// elsewhere; any other error is fault.Unavailable and leaves open whether the
+// batch was appended.
+func (a *Appender) Append(ctx context.Context, head Head, trees Trees, b Batch) (Head, error) {
+	next := head.State
+	next.Sequence = b.Sequence
+	if head.Empty() {
+		next.Start = b.Start
+	}
+	args := make([]any, 9, 10+3*len(b.Items)+64)
+	var tiles, bundles, index []any
+	for i, l := range Logs {
+		p := next.Of(l)
+		n := 0
+		for _, item := range b.Items {
+			if item.Log != l {
+				continue
+			}
+			args = append(args, item.ID.String(), item.Record, item.Seal)
+			if (p.Size+int64(n))%BundleSize == 0 {
+				bundles = append(bundles, l.bundlesKey(), strconv.FormatUint(item.ID.Sequence, 10), member((p.Size+int64(n))/BundleSize, item.ID))
+			}
+			p.Last = item.ID
+			n++
+		}
+		for _, w := range trees.Of(l).Append(b.Leaves(l)...) {
+			data := make([]byte, 0, len(w.Hashes)*tlog.HashSize)
+			for _, h := range w.Hashes {
+				data = append(data, h[:]...)
+			}
+			tiles = append(tiles, l.tileKey(w.Level, w.N), w.Offset*tlog.HashSize, data)
+		}
+		p.Size += int64(n)
+		next.set(l, p)
+		args[7+i] = n
+	}
+	index = a.index(b)
+	args[0] = head.token
+	for i, v := range next.marks() {
+		args[1+i] = v
+	}
+	for _, part := range [][]any{tiles, bundles, index} {
+		args = append(append(args, len(part)/3), part...)
+	}
+	ok, _, err := a.run(ctx, appendLua, args)
+	switch {
+	case err != nil:
+		return Head{}, err
+	case !ok:
+		return Head{}, ErrMoved
+	}
+	return Head{State: next, token: strings.Join(append([]string{next.Decisions.Last.String(), next.Outcomes.Last.String()}, next.marks()...), " ")}, nil
+}
+
+func (s *State) set(l Log, p Position) {
+	if l == Outcomes {
+		s.Outcomes = p
+	} else {
+		s.Decisions = p
+	}
+}
+
+// marks are the fields of MarksKey, in the scripts' order.
+func (s State) marks() []string {
+	return []string{
+		s.Decisions.Last.String(), s.Outcomes.Last.String(),
+		strconv.FormatInt(s.Decisions.Size, 10), strconv.FormatInt(s.Outcomes.Size, 10),
+		strconv.FormatUint(s.Sequence, 10), strconv.FormatUint(s.Start, 10),
+	}
+}
+
+// index gives the index writes of a batch: key, seconds to live, bytes.
+func (a *Appender) index(b Batch) []any {
+	ttl := 0
+	if a.retention > 0 { // ids are older than their entries: a day is far beyond that
+		ttl = int((a.retention + 24*time.Hour).Seconds())
+	}
+	buckets, order := map[string][]byte{}, []string(nil)
+	at := func(key string) []byte {
+		if _, ok := buckets[key]; !ok {
+			order = append(order, key)
+		}
+		return buckets[key]
+	}
+	for _, item := range b.Items {
+		tail := binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(nil, item.ID.Ms), item.ID.Sequence)
+		if id, err := uuid.Parse(item.DecisionID); err == nil {
+			key := item.Log.idsKey(id)
+			buckets[key] = append(append(at(key), id[:]...), tail...)
+		}
+		if item.Log == Outcomes {
+			key := commandsKey(item.Command)
+			buckets[key] = append(binary.BigEndian.AppendUint64(at(key), item.Command), tail...)
+		}
+	}
+	forever := len(order)
+	for _, x := range b.Explained {
+		for x.First <= x.Last { // a range does not leave its bucket
+			end := min(x.Last, (x.First>>bucketExplained+1)<<bucketExplained-1)
+			key := explainedKey(x.First)
+			buckets[key] = append(binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(at(key), x.First), end), byte(x.Why))
+			x.First = end + 1
+		}
+	}
+	out := make([]any, 0, 3*len(order))
+	for i, key := range order {
+		if i == forever {
+			ttl = 0
+		}
+		out = append(out, key, ttl, buckets[key])
+	}
+	return out
+}
+
+// member is how a bundle stands in its log's bundles.
+func member(n int64, id ID) string { return strconv.FormatInt(n, 10) + ":" + id.String() }
+
+func parseMember(s string) (n int64, id ID, err error) {
+	a, b, _ := strings.Cut(s, ":")
+	if n, err = strconv.ParseInt(a, 10, 64); err == nil {
+		id, err = ParseID(b)
+	}
+	if err != nil {
+		err = fmt.Errorf("%w: bundle %q", ErrDamaged, s)
+	}
+	return n, id, err
+}
+
+// Reset deletes the logs if they still stand at head, so that they can be filled
+// again, and gives the head then, which is empty. It reports ErrMoved if they
+// stand elsewhere; any other error is fault.Unavailable.
+func (a *Appender) Reset(ctx context.Context, head Head) (Head, error) {
+	args := []any{head.token}
+	for n := uint64(0); n <= head.through && n>>bucketExplained < maxBuckets; n += 1 << bucketExplained {
+		args = append(args, explainedKey(n))
+	}
+	ok, token, err := a.run(ctx, resetLua, args)
+	if err != nil {
+		return Head{}, err
+	}
+	if !ok {
+		return Head{}, ErrMoved
+	}
+	return parseHead(token)
+}
+
+// maxBuckets bounds the keys that one script is told: 2^30 ledger sequences.
+const maxBuckets = 1 << 14
+
+// Publish stores the logs' checkpoints, unless newer ones are there or the logs
+// have lost what they vouch for. Errors are fault.Unavailable.
+func (a *Appender) Publish(ctx context.Context, decisions, outcomes Checkpoint, sequence uint64) (stored bool, err error) {
+	n, err := checkpointLua.Run(ctx, a.rdb, scriptKeys, decisions.Note, outcomes.Note, sequence, decisions.Tree.N, outcomes.Tree.N).Int()
+	if err != nil {
+		return false, fault.Unreachable(Dependency, err)
+	}
+	return n == 1, nil
+}
+
+func (a *Appender) run(ctx context.Context, script *redis.Script, args []any) (ok bool, token string, err error) {
+	res, err := script.Run(ctx, a.rdb, scriptKeys, args...).Slice()
+	if err != nil {
+		return false, "", fault.Unreachable(Dependency, err)
+	}
+	if len(res) != 2 {
+		return false, "", fault.Unreachable(Dependency, fmt.Errorf("unexpected answer of the script: %v", res))
+	}
+	done, _ := res[0].(int64)
+	token, _ = res[1].(string)
+	return done == 1, token, nil
+}

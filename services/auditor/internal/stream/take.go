@@ -1,0 +1,144 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/writ-project/writ/pkg/audit"
+	"github.com/writ-project/writ/pkg/events"
+	"github.com/writ-project/writ/pkg/ledger"
+)
+
+// take appends a batch, or what of it is not in Redis yet.
+func (f *follower) take(ctx context.Context, batch []ledger.Record) error {
+	if err := f.connects(batch[0].Sequence); err != nil {
+		return err
+	}
+	checkpoint := (*events.Checkpoint)(nil)
+	for len(batch) > 0 {
+		n := 0
+		for n < len(batch) && batch[n].Sequence <= f.head.Sequence {
+			n++
+		}
+		c, err := f.step(ctx, batch, n)
+		if errors.Is(err, audit.ErrMoved) {
+			if err = f.moved(ctx); err == nil {
+				continue
+			}
+		}
+		if err != nil {
+			return err
+		}
+		if c.checkpoint != nil {
+			checkpoint = c.checkpoint
+		}
+		batch = batch[c.taken:]
+	}
+	if checkpoint != nil { // the last one contains those before
+		if _, err := f.contains(ctx, checkpoint, f.own.state()); err != nil {
+			return err
+		}
+		f.signer.saw(checkpoint)
+	}
+	return f.arrived(ctx)
+}
+
+// state is where the logs stand by the trees.
+func (t *trees) state() audit.State {
+	return audit.State{Decisions: audit.Position{Size: t.Decisions.Size()}, Outcomes: audit.Position{Size: t.Outcomes.Size()}, Sequence: t.sequence}
+}
+
+// connects reports an error unless a message of this sequence comes next: the
+// ledger may begin later than the log.
+func (f *follower) connects(sequence uint64) error {
+	want := f.own.sequence + 1
+	if f.own.sequence == 0 {
+		if f.head.Empty() {
+			return nil
+		}
+		want = f.head.Start
+	}
+	if sequence != want {
+		return fmt.Errorf("the ledger goes on with message %d, the audit log needs %d", sequence, want)
+	}
+	return nil
+}
+
+// step takes the first there messages of a batch, which Redis has already, or if
+// there are none appends all of it.
+func (f *follower) step(ctx context.Context, batch []ledger.Record, there int) (*converted, error) {
+	if there > 0 {
+		batch = batch[:there]
+	}
+	c, err := f.convert(ctx, batch, there > 0)
+	if err != nil {
+		return nil, err
+	}
+	next := &trees{f.own.Clone(), c.Sequence}
+	if there > 0 {
+		for _, l := range audit.Logs {
+			next.Of(l).Append(c.Leaves(l)...)
+		}
+		f.own = next
+		return c, nil
+	}
+	if f.own.sequence != f.head.Sequence {
+		if f.own.sequence != 0 || !f.head.Empty() {
+			return nil, fmt.Errorf("%w: Redis stands at ledger sequence %d, which is not the end of a batch", ErrContradiction, f.head.Sequence)
+		}
+	}
+	started := time.Now()
+	// A stop must not cut an append off half way through its answer.
+	actx, cancel := context.WithTimeout(context.WithoutCancel(ctx), appendTimeout)
+	defer cancel()
+	head, err := f.Appender.Append(actx, f.head, next.Trees, c.Batch)
+	if err != nil {
+		return nil, err
+	}
+	f.head, f.own = head, next
+	f.position.Store(head.Sequence)
+	f.observe(ctx, c, started)
+	return c, nil
+}
+
+// moved finds out where another auditor has brought Redis. It reports ErrMoved
+// if Redis has lost something.
+func (f *follower) moved(ctx context.Context) error {
+	head, err := f.Appender.Head(ctx)
+	if err != nil {
+		return err
+	}
+	if head.Damaged != "" || head.Sequence <= f.own.sequence {
+		return audit.ErrMoved
+	}
+	f.head = head
+	return nil
+}
+
+// arrived is called when a batch was taken: if that is where Redis stands, what
+// is there must be what was computed here, and may be signed.
+func (f *follower) arrived(context.Context) error {
+	if f.own.sequence < f.head.Sequence {
+		return nil
+	}
+	for _, l := range audit.Logs {
+		if have, want := f.head.Of(l).Size, f.own.Of(l).Size(); have != want {
+			return fmt.Errorf("%w: %s has %d entries at ledger sequence %d, the ledger %d", ErrContradiction, l, have, f.head.Sequence, want)
+		}
+		if f.edges == nil || f.edges.Of(l).Size() != f.own.Of(l).Size() {
+			continue
+		}
+		if have, want := f.edges.Of(l).Tree(), f.own.Of(l).Tree(); have != want {
+			return fmt.Errorf("%w: the %d entries of %s have the root hash %s, by the ledger %s", ErrContradiction, have.N, l, have.Hash, want.Hash)
+		}
+	}
+	f.edges = nil
+	f.position.Store(f.head.Sequence)
+	f.sound()
+	if f.own.sequence >= f.signed {
+		f.current.Store(&snapshot{f.own})
+	}
+	return nil
+}
