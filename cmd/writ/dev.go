@@ -43,9 +43,9 @@ type devCmd struct {
 	ContentMax  uint   `help:"How large all files together may be, in bytes; 0 for no limit." env:"WRIT_CONTENT_MAX_BYTES" default:"0"`
 
 	AuditRetention time.Duration `help:"How long the audit log's entries are kept in Redis; 0 for ever." env:"WRIT_AUDIT_RETENTION" default:"720h"`
-	MaxInFlight uint   `help:"How many requests are worked on at a time; 0 for no limit." env:"WRIT_MAX_IN_FLIGHT" default:"1024"`
-	RateLimit   uint   `help:"How many requests a second one principal may send; 0 for no limit." env:"WRIT_RATE_LIMIT" default:"1000"`
-	MaxBacklog  uint   `help:"How many commands may wait to be applied; 0 for no limit." env:"WRIT_MAX_BACKLOG" default:"100000"`
+	MaxInFlight    uint          `help:"How many requests are worked on at a time; 0 for no limit." env:"WRIT_MAX_IN_FLIGHT" default:"1024"`
+	RateLimit      uint          `help:"How many requests a second one principal may send; 0 for no limit." env:"WRIT_RATE_LIMIT" default:"1000"`
+	MaxBacklog     uint          `help:"How many commands may wait to be applied; 0 for no limit." env:"WRIT_MAX_BACKLOG" default:"100000"`
 }
 
 // stack is the local stack while it runs.
