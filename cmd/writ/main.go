@@ -23,6 +23,7 @@ type cli struct {
 	Audit   auditCmd   `cmd:"" help:"Look at the audit log, and check it."`
 	Policy  policyCmd  `cmd:"" help:"Try policies before they are in force."`
 	Dead    deadCmd    `cmd:"" help:"Look after dead letters: what could not be processed."`
+	Jobs    jobsCmd    `cmd:"" help:"Look after background jobs."`
 	Migrate migrateCmd `cmd:"" help:"Bring the database's schema up to date (the worker does it at its start)."`
 	Config  configCmd  `cmd:"" help:"Print the settings in force, secrets hidden."`
 	Version versionCmd `cmd:"" help:"Print the version."`

@@ -46,8 +46,8 @@ const (
 	sessions     = "uploads"
 	// sessionLife is how long a resumable upload that nobody continues is kept.
 	sessionLife = 24 * time.Hour
-	// maxSessions bounds the sessions, in bytes: about 50,000.
-	maxSessions = 64 << 20
+	// maxSessions bounds the sessions, in bytes: about 15,000.
+	maxSessions = 16 << 20
 )
 
 // Config says how the store is kept.

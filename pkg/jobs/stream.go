@@ -16,7 +16,7 @@ const (
 	maxJobs = 200_000
 	// maxStates bounds the records, in bytes: the ones that have not changed for
 	// the longest time are forgotten first.
-	maxStates = 256 << 20
+	maxStates = 64 << 20
 	// maxPending bounds the jobs of one queue that run, wait for their next
 	// attempt or for their time. Others wait behind them.
 	maxPending = 10_000

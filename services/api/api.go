@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"net/http"
 	"time"
@@ -48,8 +49,8 @@ type Config struct {
 	StytchWebhookSecret string `env:"STYTCH_WEBHOOK_SECRET"`
 	BootstrapAdmin      string `env:"WRIT_BOOTSTRAP_ADMIN"`
 
-	MaxUpload       int64 `env:"WRIT_MAX_UPLOAD" envDefault:"2147483648"` // bytes of a video's file
-	ContentMaxBytes int64 `env:"WRIT_CONTENT_MAX_BYTES" envDefault:"0"`   // bytes of all files together; 0: the server's limit
+	MaxUpload       uint `env:"WRIT_MAX_UPLOAD" envDefault:"2147483648"` // bytes of a video's file
+	ContentMaxBytes uint `env:"WRIT_CONTENT_MAX_BYTES" envDefault:"0"`   // bytes of all files together; 0: the server's limit
 
 	// Past these a request is refused at once; 0 means no limit.
 	MaxInFlight uint `env:"WRIT_MAX_IN_FLIGHT" envDefault:"1024"` // requests
@@ -120,7 +121,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	}
 	defer closing(&err, func() error { return drain(led.Close, flushTimeout) })
 
-	files, err := content.Open(ctx, nc, content.Config{Replicas: cfg.LedgerReplicas, MaxBytes: cfg.ContentMaxBytes})
+	files, err := content.Open(ctx, nc, content.Config{Replicas: cfg.LedgerReplicas, MaxBytes: int64(min(cfg.ContentMaxBytes, math.MaxInt64))})
 	if err != nil {
 		return err
 	}
@@ -150,7 +151,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	srv, handler, err := server.New(server.Config{
 		Ledger: led, Store: st, Authz: az, Identity: id, Keys: keys, Kinds: kinds.All, Health: probes,
 		Telemetry: tel, Log: cfg.Log, Version: cfg.Version, PublicURL: cfg.PublicURL, OwnURL: "http://localhost:" + port, Local: cfg.Local, Mailbox: cfg.Mailbox, Stopping: ctx.Done(),
-		Content: files, MaxUpload: cfg.MaxUpload, Jobs: background,
+		Content: files, MaxUpload: int64(min(cfg.MaxUpload, math.MaxInt64/2)), Jobs: background,
 		StytchWebhookSecret: cfg.StytchWebhookSecret, BootstrapAdmin: cfg.BootstrapAdmin,
 		MaxInFlight: cfg.MaxInFlight, RateLimit: cfg.RateLimit, Backlog: backlog,
 	})

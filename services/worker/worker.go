@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"os/exec"
 	"time"
@@ -46,7 +47,7 @@ type Config struct {
 	PolicyRevision string `env:"WRIT_POLICY_REVISION"`
 	SealKeys       string `env:"WRIT_SEAL_KEYS,required,notEmpty"`
 	// ContentMaxBytes bounds the files of videos together; 0: the server's limit.
-	ContentMaxBytes int64 `env:"WRIT_CONTENT_MAX_BYTES" envDefault:"0"`
+	ContentMaxBytes uint `env:"WRIT_CONTENT_MAX_BYTES" envDefault:"0"`
 
 	StytchProjectID string `env:"STYTCH_PROJECT_ID,required,notEmpty"`
 	StytchSecret    string `env:"STYTCH_SECRET,required,notEmpty"`
@@ -131,7 +132,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		return err
 	}
 
-	files, err := content.Open(ctx, nc, content.Config{Replicas: cfg.LedgerReplicas, MaxBytes: cfg.ContentMaxBytes})
+	files, err := content.Open(ctx, nc, content.Config{Replicas: cfg.LedgerReplicas, MaxBytes: int64(min(cfg.ContentMaxBytes, math.MaxInt64))})
 	if err != nil {
 		return err
 	}
