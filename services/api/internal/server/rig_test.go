@@ -52,6 +52,9 @@ type rig struct {
 	tel    *telemetry.Telemetry
 	ledger *ledger.Ledger // the test's own
 
+	stytch     string // the emulator's address
+	stopStytch func()
+
 	stopping <-chan struct{}
 
 	webhookSecret string
@@ -90,6 +93,10 @@ func newRig(t testing.TB, options ...option) *rig {
 		web.Close()
 		_ = emulator.Close()
 	})
+	r.stytch, r.stopStytch = web.URL, func() {
+		web.CloseClientConnections()
+		web.Close()
+	}
 	r.id = need(identity.New(ctx, identity.Config{ProjectID: project, Secret: secret, BaseURL: web.URL}))(t)
 	t.Cleanup(r.id.Close)
 	r.ledger = r.connect(r.direct)
