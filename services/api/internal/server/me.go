@@ -163,7 +163,7 @@ const syncWait = 5 * time.Second
 func (s *Server) sync(ctx context.Context, p events.Principal, version int64) (kind.Row, error) {
 	found, err := s.Identity.User(ctx, p.ID)
 	if fault.Is(err, fault.NotFound) {
-		return kind.Row{}, fault.New(fault.Unauthenticated, "unknown-user", "the session's user is gone")
+		return kind.Row{}, userGone()
 	}
 	if err != nil {
 		return kind.Row{}, err
@@ -192,13 +192,18 @@ func (s *Server) sync(ctx context.Context, p events.Principal, version int64) (k
 	if err != nil {
 		return kind.Row{}, err
 	}
-	if err := done.outcomeError(); err != nil {
+	if err := done.outcomeError(); fault.Is(err, fault.NotFound) { // deleted after Stytch had been asked
+		return kind.Row{}, userGone()
+	} else if err != nil {
 		return kind.Row{}, err
 	}
 	if !done.Status.Final() {
 		return kind.Row{}, fault.Unreachable("worker", context.DeadlineExceeded)
 	}
 	row, err := s.Store.Get(ctx, user.Kind, p.ID)
+	if fault.Is(err, fault.NotFound) {
+		return kind.Row{}, userGone()
+	}
 	if err != nil {
 		return kind.Row{}, err
 	}
@@ -206,6 +211,11 @@ func (s *Server) sync(ctx context.Context, p events.Principal, version int64) (k
 		s.Log.WarnContext(ctx, "the first admin was not made", "user", p.ID, "error", err)
 	}
 	return row, nil
+}
+
+// userGone is for a session that outlives its user.
+func userGone() error {
+	return fault.New(fault.Unauthenticated, "unknown-user", "the session's user is gone")
 }
 
 func syncBody(u identity.User) user.Sync {
