@@ -222,7 +222,7 @@ func (a *Appender) Append(ctx context.Context, head Head, trees Trees, b Batch) 
 	case !ok:
 		return Head{}, ErrMoved
 	}
-	return Head{State: next, token: strings.Join(append([]string{next.Decisions.Last.String(), next.Outcomes.Last.String()}, next.marks()...), " ")}, nil
+	return Head{State: next, through: next.Sequence, token: strings.Join(append([]string{next.Decisions.Last.String(), next.Outcomes.Last.String()}, next.marks()...), " ")}, nil
 }
 
 func (s *State) set(l Log, p Position) {
