@@ -207,6 +207,9 @@ func (s *state) finish(r *resultOf, row *kind.Row) error {
 	d := r.it.handler.Kind
 	s.rows[d][c.ResourceID] = row
 	s.changed[d][c.ResourceID] = true
+	if d == user.Kind && row == nil {
+		s.departed[c.ResourceID] = true
+	}
 	return nil
 }
 

@@ -96,7 +96,7 @@ func (r *rig) start(die func(point) bool, change ...func(*Loop)) *process {
 	r.t.Helper()
 	p := &process{died: make(chan point, 1), nc: need(ledger.Connect(r.nats, "worker"))(r.t)}
 	led := need(ledger.Open(r.t.Context(), p.nc, ledger.Config{}))(r.t)
-	handlers := []Handler{Directory()}
+	handlers := []Handler{Directory(), Tenants()}
 	for _, d := range kinds.All {
 		handlers = append(handlers, CRUD(d))
 	}
