@@ -55,10 +55,19 @@ func (a askers) close() (err error) {
 // checks are not critical: an auditor without them still copies.
 func (a askers) checks() []health.Check {
 	return []health.Check{
-		{Name: "database", Func: a.store.Ping},
+		{Name: "database", Func: a.migrated},
 		{Name: "cerbos", Func: a.authz.Ready},
 		{Name: "stytch", Func: a.identity.Ping},
 	}
+}
+
+// migrated is ready when the database answers and has the schema of this version.
+func (a askers) migrated(ctx context.Context) error {
+	pending, err := a.store.Pending(ctx)
+	if err == nil && pending {
+		err = errors.New("its schema is older than this version: the worker, or writ migrate, brings it up to date")
+	}
+	return err
 }
 
 // config completes what a server needs.

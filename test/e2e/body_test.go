@@ -304,7 +304,7 @@ func operations(t *testing.T, s *outside.Stack, p people) {
 		c.Want(t, http.StatusOK, nil, "GET", "/livez", "")
 		verbose := c.Want(t, http.StatusOK, nil, "GET", "/readyz?verbose", "")
 		wants := map[string][]string{
-			"api": {"ledger", "database", "cerbos", "stytch"}, "worker": {"ledger", "database", "cerbos"}, "auditor": {"ledger", "redis"},
+			"api": {"ledger", "database", "cerbos", "stytch"}, "worker": {"ledger", "database", "cerbos"}, "auditor": {"ledger", "redis", "database", "cerbos", "stytch"},
 		}[service]
 		for _, want := range wants {
 			if !bytes.Contains(verbose.Body, []byte(want)) {

@@ -24,13 +24,10 @@ func settings(t *testing.T, service string) map[string]string {
 	if service == "auditor" {
 		all["WRIT_REDIS_URL"] = "redis://127.0.0.1:1/0"
 		all["WRIT_AUDIT_KEY_FILE"] = outside.AuditKey(t)
-		return all
 	}
 	all["WRIT_DATABASE_URL"] = "sqlite:" + filepath.Join(t.TempDir(), "writ.db")
 	all["WRIT_CERBOS"] = "embed:" + outside.Policies(t)
-	if service != "auditor" {
-		all["STYTCH_PROJECT_ID"], all["STYTCH_SECRET"] = "project-test-22222222-2222-4222-8222-222222222222", "secret-test-xyz"
-	}
+	all["STYTCH_PROJECT_ID"], all["STYTCH_SECRET"] = "project-test-22222222-2222-4222-8222-222222222222", "secret-test-xyz"
 	return all
 }
 
@@ -96,11 +93,11 @@ func TestMalformedSettingStopsTheStart(t *testing.T) {
 		{"api worker auditor", "WRIT_LEDGER_REPLICAS", "two"},
 		{"api worker auditor", "WRIT_LEDGER_MAX_BYTES", "10GB"},
 		{"api worker auditor", "OTEL_TRACES_EXPORTER", "nonsense"},
-		{"api worker", "WRIT_DATABASE_URL", "mysql://root:hunter2@127.0.0.1/writ"},
-		{"api worker", "WRIT_DATABASE_URL", "postgres://writ:hunter2@127.0.0.1:port/writ"},
-		{"api worker", "WRIT_DATABASE_URL", "sqlite:/no/such/folder/writ.db"},
-		{"api worker", "WRIT_CERBOS", "embed:/no/such/folder"},
-		{"api worker", "WRIT_CERBOS", "pdp.example.com:3593"},
+		{"api worker auditor", "WRIT_DATABASE_URL", "mysql://root:hunter2@127.0.0.1/writ"},
+		{"api worker auditor", "WRIT_DATABASE_URL", "postgres://writ:hunter2@127.0.0.1:port/writ"},
+		{"api worker auditor", "WRIT_DATABASE_URL", "sqlite:/no/such/folder/writ.db"},
+		{"api worker auditor", "WRIT_CERBOS", "embed:/no/such/folder"},
+		{"api worker auditor", "WRIT_CERBOS", "pdp.example.com:3593"},
 		{"auditor", "WRIT_AUDIT_KEY_FILE", "/no/such/file"},
 		{"auditor", "WRIT_AUDIT_RETENTION", "a month"},
 		{"auditor", "WRIT_AUDIT_RETENTION", "-1h"},
@@ -108,7 +105,7 @@ func TestMalformedSettingStopsTheStart(t *testing.T) {
 		{"api", "WRIT_MAX_IN_FLIGHT", "-1"},
 		{"api", "WRIT_RATE_LIMIT", "many"},
 		{"api", "WRIT_MAX_BACKLOG", "1.5"},
-		{"api worker", "STYTCH_BASE_URL", "ftp://example.com"},
+		{"api worker auditor", "STYTCH_BASE_URL", "ftp://example.com"},
 		{"api", "WRIT_API_ADDR", "nowhere"},
 		{"worker", "WRIT_WORKER_ADDR", "127.0.0.1:99999"},
 		{"auditor", "WRIT_AUDITOR_ADDR", "127.0.0.1"},
