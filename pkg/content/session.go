@@ -17,7 +17,7 @@ import (
 
 // leaseTime is how long a request that is silent holds a session: a part
 // arrives within it, or the request is cut off.
-const leaseTime = time.Minute
+const leaseTime = 30 * time.Second
 
 // Session is a resumable upload: one for each resource and principal.
 type Session struct {

@@ -155,7 +155,7 @@ func (s *Server) listJobs(ctx context.Context, in *jobsInput) (*jobsOutput, erro
 	if in.Queue != "" {
 		attr["queue"] = in.Queue
 	}
-	c, err := s.mayJobs(ctx, events.Resource{Kind: jobKind, Attr: attr}, actionList)
+	c, err := s.mayJobs(ctx, events.Resource{Kind: jobKind, ID: "*", Attr: attr}, actionList)
 	if err != nil {
 		return nil, err
 	}
@@ -217,14 +217,14 @@ func (s *Server) jobAction(action string, do func(context.Context, string, strin
 // is the default tenant's to look after.
 func queueResource(name string) events.Resource {
 	r := events.Resource{Kind: jobKind, ID: name, Attr: map[string]any{"tenant": user.DefaultTenant}}
-	if name != "" {
+	if name != "*" {
 		r.Attr["queue"] = name
 	}
 	return r
 }
 
 func (s *Server) listQueues(ctx context.Context, _ *struct{}) (*queuesOutput, error) {
-	if _, err := s.mayJobs(ctx, queueResource(""), actionList); err != nil {
+	if _, err := s.mayJobs(ctx, queueResource("*"), actionList); err != nil {
 		return nil, err
 	}
 	found, err := s.Jobs.Queues(ctx)

@@ -1,0 +1,108 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/writ-project/writ/pkg/events"
+	"github.com/writ-project/writ/pkg/jobs"
+	"github.com/writ-project/writ/pkg/kind/user"
+	"github.com/writ-project/writ/pkg/ledger"
+	"github.com/writ-project/writ/pkg/testkit"
+)
+
+func TestAdminsLookAfterJobs(t *testing.T) {
+	t.Parallel()
+	s := newStudio(t)
+	_, admin := s.person("alice", "admin")
+	_, token := s.person("sam", "user")
+	nc := need(ledger.Connect(s.direct, "worker"))(t)
+	t.Cleanup(nc.Close)
+	worker := need(jobs.Open(t.Context(), nc, jobs.Config{Bury: s.ledger.Bury}))(t)
+	jobs.Handle(worker, jobs.Queue{Name: "q", Attempts: 1}, func(_ context.Context, _ jobs.Job, what string) error {
+		if what == "fail" {
+			return errors.New("no luck")
+		}
+		return nil
+	})
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- worker.Run(ctx) }()
+	t.Cleanup(func() { cancel(); must(t, <-done) })
+	enqueue := func(spec jobs.Spec) string {
+		id, _, err := s.jobs.Enqueue(t.Context(), spec)
+		must(t, err)
+		return id
+	}
+	dead := enqueue(jobs.Spec{Queue: "q", Tenant: user.DefaultTenant, Payload: "fail"})
+	later := enqueue(jobs.Spec{Queue: "q", Tenant: user.DefaultTenant, Payload: "", NotBefore: time.Now().Add(time.Hour)})
+	foreign := enqueue(jobs.Spec{Queue: "q", Tenant: "acme", Payload: "", NotBefore: time.Now().Add(time.Hour)})
+	testkit.Eventually(t, soon, func() error {
+		if j, err := s.jobs.Show(t.Context(), dead); err != nil || j.Status != jobs.Dead {
+			return fmt.Errorf("%+v, %v", j, err)
+		}
+		return nil
+	})
+	list := func(query string) (ids []string) {
+		a := s.do("GET", s.api+"/v1/jobs"+query, admin, "")
+		var page struct{ Items []Job }
+		must(t, json.Unmarshal(a.body, &page))
+		for _, j := range page.Items {
+			ids = append(ids, j.ID)
+		}
+		return ids
+	}
+	if ids := list(""); len(ids) != 2 {
+		t.Errorf("the tenant's jobs are %v", ids)
+	}
+	if ids := list("?status=dead&queue=q"); len(ids) != 1 || ids[0] != dead {
+		t.Errorf("the dead ones are %v", ids)
+	}
+	var j Job
+	a := s.do("GET", s.api+"/v1/jobs/"+dead, admin, "")
+	must(t, json.Unmarshal(a.body, &j))
+	if a.status != 200 || j.Error != "no luck" || j.Attempt != 1 {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+	for _, c := range []struct {
+		who, method, path string
+		want              int
+	}{
+		{token, "GET", "/v1/jobs", 403},
+		{token, "GET", "/v1/queues", 403},
+		{token, "GET", "/v1/jobs/" + dead, 404},
+		{token, "POST", "/v1/jobs/" + later + "/cancel", 403},
+		{token, "POST", "/v1/queues/q/pause", 403},
+		{admin, "GET", "/v1/jobs/" + foreign, 404},
+		{admin, "POST", "/v1/jobs/" + foreign + "/cancel", 404},
+		{admin, "GET", "/v1/jobs/" + uuid.NewString(), 404},
+		{admin, "POST", "/v1/queues/nobody/pause", 404},
+		{admin, "GET", "/v1/jobs?status=odd", 422},
+		{admin, "POST", "/v1/queues/q/pause", 200},
+		{admin, "POST", "/v1/jobs/" + later + "/retry", 409}, // it has not been tried
+		{admin, "POST", "/v1/jobs/" + later + "/cancel", 200},
+		{admin, "POST", "/v1/jobs/" + later + "/cancel", 409},
+		{admin, "POST", "/v1/jobs/" + dead + "/retry", 200},
+		{admin, "GET", "/v1/queues", 200},
+		{admin, "POST", "/v1/queues/q/resume", 200},
+	} {
+		if a := s.do(c.method, s.api+c.path, c.who, ""); a.status != c.want {
+			t.Errorf("%s %s: %d %s, want %d", c.method, c.path, a.status, a.body, c.want)
+		}
+	}
+	var denials int
+	for _, e := range s.events() {
+		if e.Decision.Resource.Kind == "job" && e.Decision.Effect == events.Deny {
+			denials++
+		}
+	}
+	if denials != 5 {
+		t.Errorf("%d denials are recorded, want 5", denials)
+	}
+}
