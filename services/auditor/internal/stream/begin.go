@@ -88,21 +88,34 @@ func (f *follower) base(ctx context.Context) error {
 // lastCheckpoint gives the last believable checkpoint of the ledger, or none,
 // and its message's sequence.
 func (w *Writer) lastCheckpoint(ctx context.Context) (*events.Checkpoint, uint64, error) {
-	rec, found, err := w.Ledger.LastOn(ctx, events.AllCheckpoints)
-	if err != nil || !found {
-		return nil, 0, err
+	for _, subject := range []string{events.AllCheckpoints, events.CheckpointSubject(w.Key.ID())} {
+		rec, found, err := w.Ledger.LastOn(ctx, subject)
+		if err != nil || !found {
+			return nil, 0, err
+		}
+		e, err := events.Parse(rec.Data)
+		if err == nil {
+			if err = e.Verify(w.Seals, rec.Subject); err == nil || w.signedHere(e) {
+				return &e.Checkpoint, rec.Sequence, nil
+			}
+		}
+		// A forged one must not hide the one before: the subject of this key holds
+		// fewer, and without any everything is compared from the beginning.
+		w.Log.WarnContext(ctx, "a checkpoint on the ledger is not to be believed", "sequence", rec.Sequence, "error", err)
 	}
-	e, err := events.Parse(rec.Data)
-	if err == nil {
-		err = e.Verify(w.Seals, rec.Subject)
+	return nil, 0, nil
+}
+
+// signedHere tells whether this auditor's key signed a checkpoint: it is
+// believed then, also when the key that sealed it was taken out of the ring,
+// which is when the log would be filled with less than before.
+func (w *Writer) signedHere(e *events.Event) bool {
+	if e.Type != events.TypeCheckpoint {
+		return false
 	}
-	if err != nil || e.Checkpoint.Sequence >= rec.Sequence {
-		// Not ours: a forged one must not hide the one before, so everything is
-		// compared from the beginning.
-		w.Log.WarnContext(ctx, "the ledger's last checkpoint is not to be believed: reading all of it", "sequence", rec.Sequence, "error", err)
-		return nil, 0, nil
-	}
-	return &e.Checkpoint, rec.Sequence, nil
+	_, err1 := w.Key.Open(audit.Decisions, []byte(e.Checkpoint.Decisions))
+	_, err2 := w.Key.Open(audit.Outcomes, []byte(e.Checkpoint.Outcomes))
+	return err1 == nil && err2 == nil
 }
 
 // load reads the trees of these sizes from Redis.

@@ -36,10 +36,10 @@ func (f *follower) convert(ctx context.Context, batch []ledger.Record, known boo
 		if err == nil {
 			err = e.Verify(f.Seals, r.Subject)
 		}
-		if err == nil && e.Type == events.TypeCheckpoint && e.Checkpoint.Sequence >= r.Sequence {
-			err = fmt.Errorf("%w: a checkpoint of what comes after it", events.ErrMismatch)
-		}
 		if err != nil {
+			if e != nil && f.signedHere(e) {
+				c.checkpoint = &e.Checkpoint
+			}
 			if !known {
 				if err := f.bury(ctx, r, err); err != nil {
 					return nil, err

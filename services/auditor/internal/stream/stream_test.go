@@ -225,6 +225,7 @@ func TestTwoAuditorsRace(t *testing.T) {
 			r.fill(100)
 		}
 		r.equal()
+		r.verified()
 	})
 }
 
@@ -261,6 +262,7 @@ func TestRedisKilledUnderLoad(t *testing.T) {
 		server.Start(t)
 	}
 	r.equal()
+	r.verified()
 }
 
 func TestForgedMessagesAreNotInTheLog(t *testing.T) {
@@ -274,6 +276,9 @@ func TestForgedMessagesAreNotInTheLog(t *testing.T) {
 	r.fill(3)
 	r.start()
 	r.equal()
+	if report := r.verified(); report.Explained[audit.WhyRefused] != 2 {
+		t.Fatalf("%+v", report)
+	}
 	nc := need(nats.Connect(r.nats))(t)
 	defer nc.Close()
 	js := need(nc.JetStream())(t)
