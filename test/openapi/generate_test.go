@@ -96,9 +96,15 @@ func (g *generator) object(schema map[string]any) map[string]any {
 		if words := likely[name]; words != nil && g.IntN(2) == 0 {
 			out[name] = words[g.IntN(len(words))]
 		}
+		if known := patterned[name]; known != nil {
+			out[name] = known[g.IntN(len(known))]
+		}
 	}
 	return out
 }
+
+// patterned are values of members whose schema has a pattern.
+var patterned = map[string][]string{"return_to": {"/account", "/docs?x=1"}}
 
 // likely are values that mean something where any text will do.
 var likely = map[string][]string{"type": {"user", "contact", "video", "expense"}, "name": {"read", "update", "delete", "approve"}}

@@ -162,7 +162,7 @@ func (s *suite) validCall(t *testing.T, op *operation, id string) call {
 	c := call{op: op, path: strings.ReplaceAll(op.path, "{id}", id)}
 	query := url.Values{}
 	for _, p := range op.Parameters {
-		if p.In == "path" || opaque[p.Name] || !p.Required && s.IntN(2) == 0 {
+		if p.In == "path" || !p.Required && (opaque[p.Name] || s.IntN(2) == 0) {
 			continue
 		}
 		v := s.parameter(p)

@@ -182,8 +182,8 @@ func register[I, O any](s *Server, op huma.Operation, handle func(context.Contex
 	if op.Responses == nil {
 		op.Responses = map[string]*huma.Response{}
 	}
+	open := op.Security != nil && len(op.Security) == 0
 	for _, status := range []int{http.StatusTooManyRequests, http.StatusInternalServerError, http.StatusServiceUnavailable} {
-		open := op.Security != nil && len(op.Security) == 0
 		if !slices.Contains(op.Errors, status) && (!open || status != http.StatusTooManyRequests) {
 			op.Errors = append(op.Errors, status)
 		}
@@ -191,10 +191,12 @@ func register[I, O any](s *Server, op huma.Operation, handle func(context.Contex
 	problem.Describe(s.api, &op)
 	// huma knows the parameters of the input's type only; an operation with others looks itself.
 	op.RejectUnknownQueryParameters = len(op.Parameters) == 0
-	op.Parameters = append(op.Parameters, &huma.Param{
-		Name: gate.TenantHeader, In: "header", Description: "The tenant that the request is about; default if it is not given",
-		Schema: &huma.Schema{Type: huma.TypeString, Pattern: gate.TenantPattern},
-	})
+	if !open { // who need not be signed in asks about no tenant
+		op.Parameters = append(op.Parameters, &huma.Param{
+			Name: gate.TenantHeader, In: "header", Description: "The tenant that the request is about; default if it is not given",
+			Schema: &huma.Schema{Type: huma.TypeString, Pattern: gate.TenantPattern},
+		})
+	}
 	op.MaxBodyBytes = maxBody + 1 // huma refuses a body that reaches the limit
 	huma.Register(s.api, op, func(ctx context.Context, in *I) (*O, error) {
 		out, err := handle(ctx, in)

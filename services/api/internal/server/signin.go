@@ -50,7 +50,7 @@ func (s *Server) refreshSignedIn(ctx context.Context, userID string) error {
 // LinkRequest asks for a sign-in link.
 type LinkRequest struct {
 	Email    string `json:"email" format:"email" maxLength:"254" doc:"Where to send the link"`
-	ReturnTo string `json:"return_to,omitempty" maxLength:"512" doc:"A path of this site to go to after the sign-in; /account if it is not given"`
+	ReturnTo string `json:"return_to,omitempty" maxLength:"512" pattern:"^/[A-Za-z0-9._~/-]*([?][A-Za-z0-9._~/=&+%-]*)?$" doc:"A path of this site to go to after the sign-in; /account if it is not given"`
 }
 
 // LocalLinkRequest is LinkRequest on a local stack.
@@ -111,7 +111,7 @@ func (s *Server) registerSignIn() {
 		OperationID: "redeem-magic-link", Method: http.MethodGet, Path: signin.PathCallback, Tags: []string{"sign-in"}, Security: open,
 		Summary: "Sign in with a mailed link. Browsers are sent on", Errors: []int{401, 403, 422, 429, 503},
 	}, func(ctx context.Context, in *struct {
-		Token string `query:"token" required:"true" minLength:"1" maxLength:"8192" doc:"The link's token"`
+		Token string `query:"token" required:"true" minLength:"1" maxLength:"512" doc:"The link's token"`
 		Type  string `query:"stytch_token_type" maxLength:"64" doc:"What Stytch adds to the link"`
 	}) (*sessionOutput, error) {
 		got, err := s.signin.Redeem(httpRequest(ctx), in.Token)
@@ -124,14 +124,10 @@ func (s *Server) registerSignIn() {
 	})
 	register(s, huma.Operation{
 		OperationID: "sign-out", Method: http.MethodPost, Path: signin.PathLogout, Tags: []string{"sign-in"}, Security: open,
-		Summary: "End the session, at Stytch and here. Takes the pages' form, too", DefaultStatus: http.StatusNoContent,
-		Errors: []int{401, 403, 503},
-	}, func(ctx context.Context, in *struct {
-		Authorization string `header:"Authorization" doc:"Bearer, and a token of the session that is to end; or the session's cookie"`
-	}) (*leaveOutput, error) {
-		r := httpRequest(ctx).Clone(ctx) // as Bearer made it
-		r.Header.Set("Authorization", in.Authorization)
-		cookies, err := s.signin.Leave(r)
+		Summary: "End the session of the Authorization header or the cookie, at Stytch and here. Takes the pages' form, too", DefaultStatus: http.StatusNoContent,
+		Errors: []int{401, 403, 422, 503},
+	}, func(ctx context.Context, _ *struct{}) (*leaveOutput, error) {
+		cookies, err := s.signin.Leave(httpRequest(ctx))
 		if err != nil {
 			return nil, err
 		}

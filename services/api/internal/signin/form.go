@@ -81,5 +81,5 @@ func (s *SignIn) form(w http.ResponseWriter, r *http.Request) error {
 // isForm reports whether a request's body is what a form sends.
 func isForm(r *http.Request) bool {
 	kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type"))
-	return kind == "application/x-www-form-urlencoded" || kind == "multipart/form-data" || kind == "text/plain"
+	return kind == "application/x-www-form-urlencoded"
 }

@@ -100,7 +100,8 @@ func (s *SignIn) replaced(ctx context.Context, token, by string) {
 	}
 }
 
-// Leave ends the session that a request proves, at Stytch and here, and gives
+// Leave ends the session that a request proves (by its header, else by the
+// cookie, which Bearer has looked at before), at Stytch and here, and gives
 // the cookies to take away. A session that has ended before is no error.
 // Errors: fault.Unauthenticated without any credentials, fault.Unavailable where
 // Stytch does not answer: the session goes on then.
@@ -108,8 +109,14 @@ func (s *SignIn) Leave(r *http.Request) ([]*http.Cookie, error) {
 	if err := s.sameOrigin(r); err != nil {
 		return nil, err
 	}
-	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
-	if token = strings.TrimSpace(token); !strings.EqualFold(scheme, "Bearer") || token == "" {
+	token := value(r, s.cookies.session)
+	if given := r.Header.Get("Authorization"); given != "" {
+		scheme, bearer, _ := strings.Cut(given, " ")
+		if token = strings.TrimSpace(bearer); !strings.EqualFold(scheme, "Bearer") {
+			token = ""
+		}
+	}
+	if token == "" {
 		return nil, fault.New(fault.Unauthenticated, "unauthenticated", "there is no session to end")
 	}
 	session, err := s.Identity.Authenticate(r.Context(), token)
