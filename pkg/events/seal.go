@@ -110,6 +110,22 @@ func (k *Keyring) Derive(purpose string) ([][]byte, error) {
 	return out, nil
 }
 
+// Current is the id of the key that seals.
+func (k *Keyring) Current() string { return k.current }
+
+// DeriveFrom is Derive from the key of one id; an error when the ring has none.
+func (k *Keyring) DeriveFrom(id, purpose string) ([]byte, error) {
+	key, ok := k.keys[id]
+	if !ok {
+		return nil, fmt.Errorf("there is no seal key %q", id)
+	}
+	out, err := hkdf.Key(sha256.New, key, nil, purpose, sha256.Size)
+	if err != nil {
+		return nil, fmt.Errorf("derive a key for %s: %w", purpose, err)
+	}
+	return out, nil
+}
+
 // Digest is the hex SHA-256 of b.
 func Digest(b []byte) string {
 	sum := sha256.Sum256(b)
