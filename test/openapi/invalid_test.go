@@ -131,6 +131,9 @@ func (s *suite) invalidBodies(t *testing.T, op *operation, base func() call, ref
 	c.body = `{"a":"` + strings.Repeat("x", 1<<20) + `"}`
 	refused("more than 1 MiB", c, 413)
 	for _, kind := range []string{"text/plain", "application/xml", "application/x-www-form-urlencoded", "rubbish"} {
+		if op.path == sendLink && strings.HasSuffix(kind, "form-urlencoded") {
+			continue // the sign-in page's form
+		}
 		c := base()
 		c.headers = []string{"Content-Type", kind}
 		refused("the content type "+kind, c, 415)
