@@ -49,6 +49,9 @@ type Config struct {
 	StytchWebhookSecret string `env:"STYTCH_WEBHOOK_SECRET"`
 	BootstrapAdmin      string `env:"WRIT_BOOTSTRAP_ADMIN"`
 
+	// WebhooksAllowPrivate lets webhooks go to addresses that are not public, and over plain HTTP.
+	WebhooksAllowPrivate bool `env:"WRIT_WEBHOOKS_ALLOW_PRIVATE" envDefault:"false"`
+
 	MaxUpload       uint `env:"WRIT_MAX_UPLOAD" envDefault:"2147483648"` // bytes of a video's file
 	ContentMaxBytes uint `env:"WRIT_CONTENT_MAX_BYTES" envDefault:"0"`   // bytes of all files together; 0: the server's limit
 
@@ -152,7 +155,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		Ledger: led, Store: st, Authz: az, Identity: id, Keys: keys, Kinds: kinds.All, Health: probes,
 		Telemetry: tel, Log: cfg.Log, Version: cfg.Version, PublicURL: cfg.PublicURL, OwnURL: "http://localhost:" + port, Local: cfg.Local, Mailbox: cfg.Mailbox, Stopping: ctx.Done(),
 		Content: files, MaxUpload: int64(min(cfg.MaxUpload, math.MaxInt64/2)), Jobs: background,
-		StytchWebhookSecret: cfg.StytchWebhookSecret, BootstrapAdmin: cfg.BootstrapAdmin,
+		StytchWebhookSecret: cfg.StytchWebhookSecret, BootstrapAdmin: cfg.BootstrapAdmin, WebhooksAllowPrivate: cfg.WebhooksAllowPrivate,
 		MaxInFlight: cfg.MaxInFlight, RateLimit: cfg.RateLimit, Backlog: backlog,
 	})
 	if err != nil {

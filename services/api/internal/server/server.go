@@ -83,6 +83,9 @@ type Config struct {
 	MaxUpload int64
 	// Jobs are the background jobs; nil: there are no routes for them.
 	Jobs *jobs.Client
+	// WebhooksAllowPrivate lets webhooks go to addresses that are not public, and
+	// over plain HTTP (WRIT_WEBHOOKS_ALLOW_PRIVATE).
+	WebhooksAllowPrivate bool
 	// Stopping is closed when the service drains: nobody is kept waiting for an
 	// outcome then. Nil means never.
 	Stopping <-chan struct{}
@@ -163,6 +166,7 @@ func (s *Server) routes() http.Handler {
 		s.registerUsers()
 		s.registerTenants()
 		s.registerWebhooks()
+		s.registerHooks()
 		s.registerSignIn()
 		s.registerAccount()
 		s.registerAuthzen()
