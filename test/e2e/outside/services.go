@@ -37,6 +37,8 @@ type Services struct {
 	// Stytch is the emulator's URL; faults are ordered there.
 	Stytch string
 
+	AuditKeyFile string // signs the audit log's checkpoints
+
 	identity *identity.Client
 	settings []string
 }
@@ -110,10 +112,11 @@ func prepare(t testing.TB, revision string, env []string) *Services {
 	}
 
 	s.Database = s.Postgres.Database(t)
+	s.AuditKeyFile = AuditKey(t)
 	s.settings = append([]string{
 		"WRIT_NATS_URL=" + s.NATSServer.URL(), "WRIT_LEDGER_REPLICAS=1", "WRIT_LEDGER_MAX_BYTES=536870912", "WRIT_SEAL_KEYS=" + seal,
 		"WRIT_DATABASE_URL=" + s.Database, "WRIT_CERBOS=grpc://" + s.Cerbos.GRPCAddr(), "WRIT_POLICY_REVISION=" + revision,
-		"WRIT_AUDIT_KEY_FILE=" + AuditKey(t),
+		"WRIT_AUDIT_KEY_FILE=" + s.AuditKeyFile,
 		"WRIT_REDIS_URL=" + s.RedisProc.URL(), "STYTCH_PROJECT_ID=" + project, "STYTCH_SECRET=" + secret, "STYTCH_BASE_URL=" + stytch.URL,
 	}, env...)
 	return s
