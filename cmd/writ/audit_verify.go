@@ -142,7 +142,7 @@ func (c *verifyCmd) key(a *app, src *httpSource, known remembered) (trusted, err
 		return trusted{key: k}, err
 	}
 	if c.URL == "" {
-		if k, err := audit.LoadKey(localAuditKey(a.data)); err == nil {
+		if k, err := audit.LoadKey(auditKeyFile(a.data)); err == nil {
 			return trusted{key: k.PublicKey}, nil
 		} else if !errors.Is(err, fs.ErrNotExist) {
 			return trusted{}, err
@@ -160,9 +160,6 @@ func (c *verifyCmd) key(a *app, src *httpSource, known remembered) (trusted, err
 	}
 	return trusted{src.key, ", the auditor's own word for its key: compare it with writ audit key where it runs"}, nil
 }
-
-// localAuditKey is where the local stack keeps the key that signs checkpoints.
-func localAuditKey(data string) string { return filepath.Join(data, "keys", "audit.key") }
 
 // readPublicKey reads a public key: as text, or from a file, which may be the
 // private key's own.

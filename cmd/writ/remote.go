@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -28,10 +29,14 @@ const (
 
 // remote is a service as a command reaches it.
 type remote struct {
-	base, token, tenant string
-	http                *http.Client
-	// renew gives a new token; nil when the one given is all there is.
-	renew func(context.Context) (string, error)
+	tenant string
+	http   *http.Client
+	// renew finds the service again and signs in; nil when what was given is all
+	// there is.
+	renew func(context.Context) (base, token string, err error)
+
+	mu          sync.Mutex // of base and token, which renew changes
+	base, token string
 }
 
 // answerTimeout bounds the wait for the beginning of an answer. Bodies may take longer.
@@ -42,7 +47,7 @@ const answerTimeout = 60 * time.Second
 func (t target) connect(a *app, service func(local) string, demo string) (*remote, error) {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.ResponseHeaderTimeout = answerTimeout
-	r := &remote{base: strings.TrimSuffix(t.URL, "/"), token: t.Token, tenant: t.Tenant, http: &http.Client{Transport: transport}}
+	r := &remote{base: strings.TrimRight(t.URL, "/"), token: t.Token, tenant: t.Tenant, http: &http.Client{Transport: transport}}
 	switch {
 	case r.base != "" && r.token == "":
 		return nil, errors.New("--url needs --token (WRIT_TOKEN)")
@@ -57,20 +62,27 @@ func (t target) connect(a *app, service func(local) string, demo string) (*remot
 	if err != nil {
 		return nil, err
 	}
-	r.base = service(l)
 	if r.token != "" {
+		r.base = service(l)
 		return r, nil
 	}
-	r.renew = func(ctx context.Context) (string, error) {
+	r.renew = func(ctx context.Context) (string, string, error) {
 		l, err := readLocal(a.data) // it may have been started again, elsewhere
 		if err != nil {
-			return "", err
+			return "", "", err
 		}
-		r.base = service(l)
-		return demoToken(ctx, a.data, l, demo)
+		token, err := demoToken(ctx, a.data, l, demo)
+		return service(l), token, err
 	}
-	r.token, err = r.renew(a.ctx)
+	r.base, r.token, err = r.renew(a.ctx)
 	return r, err
+}
+
+// where gives the address and the token in force.
+func (r *remote) where() (base, token string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.base, r.token
 }
 
 // demoToken signs a demo user of the local stack in.
@@ -130,15 +142,22 @@ func statusOf(err error) int {
 const maxAnswer = 32 << 20
 
 // open sends a request and gives the answer, whose body the caller closes; a
-// status over 299 is an error. A session that has ended is renewed once, if it can be.
+// status over 299 is an error. The demo user of a local stack is signed in once
+// more when the session has ended or nothing answers.
 func (r *remote) open(ctx context.Context, method, path string, query url.Values, body any, header http.Header) (*http.Response, error) {
 	res, err := r.send(ctx, method, path, query, body, header)
-	if statusOf(err) != http.StatusUnauthorized || r.renew == nil {
+	status := statusOf(err)
+	if err == nil || r.renew == nil || ctx.Err() != nil || (status != 0 && status != http.StatusUnauthorized) {
 		return res, err
 	}
-	if r.token, err = r.renew(ctx); err != nil {
+	// The session has ended, or the local stack was started again and has other addresses.
+	base, token, renewErr := r.renew(ctx)
+	if renewErr != nil {
 		return nil, err
 	}
+	r.mu.Lock()
+	r.base, r.token = base, token
+	r.mu.Unlock()
 	return r.send(ctx, method, path, query, body, header)
 }
 
@@ -151,7 +170,8 @@ func (r *remote) send(ctx context.Context, method, path string, query url.Values
 		}
 		content = bytes.NewReader(b)
 	}
-	address := r.base + path
+	base, token := r.where()
+	address := base + path
 	if len(query) > 0 {
 		address += "?" + query.Encode()
 	}
@@ -162,7 +182,7 @@ func (r *remote) send(ctx context.Context, method, path string, query url.Values
 	for name, values := range header {
 		req.Header[name] = values
 	}
-	req.Header.Set("Authorization", "Bearer "+r.token)
+	req.Header.Set("Authorization", "Bearer "+token)
 	if r.tenant != "" {
 		req.Header.Set("Writ-Tenant", r.tenant)
 	}

@@ -103,12 +103,15 @@ func start(t testing.TB, dev *outside.Dev, args ...string) *running {
 	return r
 }
 
-// shows waits until a running command has printed a text.
-func shows(t testing.TB, b *buffer, text string) {
+// shows waits until a running command has printed a text, says until it has said one on stderr.
+func shows(t testing.TB, r *running, text string) { t.Helper(); r.holds(t, &r.out, text) }
+func says(t testing.TB, r *running, text string)  { t.Helper(); r.holds(t, &r.err, text) }
+
+func (r *running) holds(t testing.TB, b *buffer, text string) {
 	t.Helper()
 	testkit.Eventually(t, within, func() error {
-		if s := b.String(); !strings.Contains(s, text) {
-			return fmt.Errorf("%q is not in %q", text, s)
+		if !strings.Contains(b.String(), text) {
+			return fmt.Errorf("%q was not printed, but %d bytes and: %s", text, len(r.out.String()), r.err.String())
 		}
 		return nil
 	})
