@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/writ-project/writ/pkg/stytchemu"
+	"github.com/writ-project/writ/pkg/testkit"
 )
 
 var errNoMail = errors.New("no mail yet")
@@ -281,13 +282,12 @@ func (x *target) rateLimits(t *testing.T) {
 
 func (x *target) waitForMail(t *testing.T, to string, n int) {
 	t.Helper()
-	deadline := time.Now().Add(soon)
-	for len(x.Mailbox(to)) < n {
-		if time.Now().After(deadline) {
-			t.Fatalf("%d mails to %s, want %d", len(x.Mailbox(to)), to, n)
+	testkit.Eventually(t, soon, func() error {
+		if got := len(x.Mailbox(to)); got < n {
+			return fmt.Errorf("%d mails to %s, want %d", got, to, n)
 		}
-		<-time.After(5 * time.Millisecond)
-	}
+		return nil
+	})
 }
 
 // enumerationByAnswer: nothing in the answer tells whether an address is known.
