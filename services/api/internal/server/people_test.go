@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -252,6 +253,18 @@ func TestRolesThatNoPolicyKnows(t *testing.T) {
 	}
 	if got := w.commands(); len(got) > 0 {
 		t.Errorf("commands %v", got)
+	}
+	f, _ := reflect.TypeFor[NewMembership]().FieldByName("Roles")
+	if told := f.Tag.Get("enum"); told != strings.Join(user.Roles, ",") {
+		t.Errorf("the document tells of the roles %s", told)
+	}
+	// Headers that cannot be read are refused before anything else is done.
+	for _, path := range []string{"/v1/users/" + w.zoeID, "/v1/tenants/default/members/" + w.zoeID} {
+		for _, h := range [][2]string{{"Prefer", "wait=x"}, {"Idempotency-Key", `"x`}, {"If-Match", "1"}} {
+			if a := w.do("DELETE", w.url+path, w.alice, "", h[0], h[1]); a.status != http.StatusUnprocessableEntity {
+				t.Errorf("%s %s: %d %s", path, h, a.status, a.body)
+			}
+		}
 	}
 }
 

@@ -24,7 +24,7 @@ const (
 
 // NewMembership is what a user is in a tenant.
 type NewMembership struct {
-	Roles []string       `json:"roles" maxItems:"20" uniqueItems:"true" doc:"All of them; none: no member" example:"[\"manager\"]" nullable:"false"`
+	Roles []string       `json:"roles" maxItems:"20" uniqueItems:"true" enum:"admin,auditor,finance,guest,manager,user" doc:"All of them; none: no member" example:"[\"manager\"]" nullable:"false"`
 	Attr  map[string]any `json:"attr,omitempty" maxProperties:"20" doc:"All attributes that policies see: texts, numbers, booleans and lists of texts" example:"{\"region\":\"eu-east-1\"}"`
 }
 
@@ -63,7 +63,7 @@ func (p *people) setRoles(ctx context.Context, in *setRolesInput) (*mutationOutp
 	}
 	row, err := p.load(ctx, o.caller, in.ID)
 	if err != nil {
-		return nil, err
+		return p.answer(ctx, o, nil, err)
 	}
 	done, err = p.change(ctx, o, row, change, m)
 	return p.answer(ctx, o, done, err)

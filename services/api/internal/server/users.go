@@ -119,12 +119,15 @@ func (p *people) create(ctx context.Context, in *createUserInput) (*mutationOutp
 
 func (p *people) delete(ctx context.Context, in *deleteUserInput) (*mutationOutput, error) {
 	o, m, done, err := p.started(ctx, in.MutationHeaders, user.ActionDelete, user.Kind.Name, in.ID)
-	if done != nil || err != nil {
-		return p.answer(ctx, o, done, err)
+	if err != nil {
+		return nil, err
+	}
+	if done != nil {
+		return p.answer(ctx, o, done, nil)
 	}
 	row, err := p.load(ctx, o.caller, in.ID)
 	if err != nil {
-		return nil, err
+		return p.answer(ctx, o, nil, err)
 	}
 	c := events.Command{Kind: user.Kind.Name, ResourceID: in.ID, Action: user.ActionDelete}
 	done, err = p.order(ctx, o, row, attrs(o.caller, user.Kind, row), c, m, func() error { return p.keepsAnAdmin(ctx, row, nil) })
