@@ -83,6 +83,9 @@ const queueColumns = "SELECT q.seq, q.command_id, q.lane, q.attempts FROM queue 
 // Heads reads the first command of each lane of the queue, the oldest first, at
 // most limit of them.
 func (s *Store) Heads(ctx context.Context, limit int) ([]Queued, error) {
+	if limit == 1 { // no need to look at the others
+		return s.queued(ctx, queueColumns+"ORDER BY q.seq LIMIT 1")
+	}
 	return s.queued(ctx, queueColumns+"JOIN (SELECT min(seq) AS first FROM queue GROUP BY lane) h ON h.first = q.seq ORDER BY q.seq LIMIT ?", limit)
 }
 

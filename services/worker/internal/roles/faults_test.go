@@ -108,7 +108,7 @@ func TestEffectWithoutAnAnswer(t *testing.T) {
 func TestOutage(t *testing.T) {
 	databases(t, func(t *testing.T, r *rig) {
 		var people, commands []string
-		for i := range 20 {
+		for i := range 10 {
 			people = append(people, r.person(fmt.Sprintf("p%d@example.com", i), "user").ID)
 		}
 		must(t, r.emulator.Fail(faultFor("500", 1)))

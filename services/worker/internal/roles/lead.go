@@ -91,14 +91,15 @@ func (w *Worker) schedule(ctx, held context.Context, lose context.CancelCauseFun
 			}
 			todo, empty, look = heads, err == nil && len(heads) == 0, false
 		}
-		for ; !ending && len(todo) > 0 && busy < maxBusy && time.Now().After(pause); todo = todo[1:] {
+		seen := time.Now()
+		for ; !ending && len(todo) > 0 && busy < maxBusy && seen.After(pause); todo = todo[1:] {
 			name := todo[0].Lane
 			la := lanes[name]
 			if la == nil {
 				la = &lane{}
 				lanes[name] = la
 			}
-			if la.busy || time.Now().Before(la.until) {
+			if la.busy || la.until.After(seen) {
 				continue
 			}
 			la.busy = true
@@ -108,7 +109,7 @@ func (w *Worker) schedule(ctx, held context.Context, lose context.CancelCauseFun
 		if busy == 0 && (ending || empty) {
 			return died
 		}
-		next := time.NewTimer(w.due(lanes))
+		next := time.NewTimer(w.due(lanes, pause, seen))
 		select {
 		case e := <-done:
 			busy--
@@ -151,11 +152,18 @@ func (w *Worker) heads(ctx context.Context) ([]store.Queued, error) {
 }
 
 // due is how long until a lane may be tried again, or the queue is looked at.
-func (w *Worker) due(lanes map[string]*lane) time.Duration {
+// Lanes that might have been tried at seen wait for room, not for a time.
+func (w *Worker) due(lanes map[string]*lane, pause, seen time.Time) time.Duration {
 	next := w.timing.poll
+	sooner := func(t time.Time) {
+		if t.After(seen) {
+			next = min(next, max(time.Until(t), time.Millisecond))
+		}
+	}
+	sooner(pause)
 	for _, la := range lanes {
 		if !la.busy {
-			next = min(next, max(time.Until(la.until), time.Millisecond))
+			sooner(la.until)
 		}
 	}
 	return next

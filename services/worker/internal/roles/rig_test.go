@@ -35,7 +35,7 @@ import (
 func TestMain(m *testing.M) { testkit.Main(m) }
 
 const (
-	soon    = 30 * time.Second
+	soon    = 60 * time.Second
 	project = "project-test-33333333-3333-4333-8333-333333333333"
 	secret  = "secret-test"
 )
