@@ -32,6 +32,11 @@ type request struct {
 var operations = map[string][]request{
 	"GET /v1/me":                              {{path: "/v1/me"}},
 	"POST /v1/me/sync":                        {{path: "/v1/me/sync"}},
+	"GET /v1/commands":                        {{path: "/v1/commands"}},
+	"GET /v1/dead":                            {{path: "/v1/dead"}, {path: "/v1/dead?limit=200"}},
+	"GET /v1/dead/{id}":                       {{"commands", "/v1/dead/worker.LEDGER.1", ""}},
+	"DELETE /v1/dead/{id}":                    {{"commands", "/v1/dead/worker.LEDGER.1?reason=x", ""}},
+	"POST /v1/dead/{id}/replay":               {{"commands", "/v1/dead/worker.LEDGER.1/replay", `{"reason":"x"}`}},
 	"GET /v1/commands/{id}":                   {{"commands", "/v1/commands/ID", ""}, {"contacts", "/v1/commands/ID", ""}},
 	"GET /v1/contacts":                        listing("contacts"),
 	"GET /v1/videos":                          listing("videos"),
