@@ -151,7 +151,7 @@ func TestListFindsWhatIsMeant(t *testing.T) {
 	if none, _ := r.pages(token, "to="+url.QueryEscape("1969-01-01T00:00:00Z")); len(none) != 0 {
 		t.Errorf("%d before there was a ledger", len(none))
 	}
-	for _, bad := range []string{"cursor=x", "cursor=0-0", "limit=0", "limit=201", "order=up", "effect=maybe", "from=yesterday", "nonsense=1"} {
+	for _, bad := range []string{"cursor=x", "cursor=0-0", "limit=0", "limit=201", "order=up", "effect=maybe", "from=yesterday", "nonsense=1", "effect=deny&effect=allow"} {
 		if a := r.get("/v1/decisions?"+bad, token); a.status != http.StatusUnprocessableEntity || !strings.Contains(string(a.body), "query.") {
 			t.Errorf("%s: %d %.300s", bad, a.status, a.body)
 		}

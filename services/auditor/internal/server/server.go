@@ -18,6 +18,7 @@ import (
 	"github.com/writ-project/writ/pkg/audit"
 	"github.com/writ-project/writ/pkg/authz"
 	"github.com/writ-project/writ/pkg/events"
+	"github.com/writ-project/writ/pkg/fault"
 	"github.com/writ-project/writ/pkg/gate"
 	"github.com/writ-project/writ/pkg/health"
 	"github.com/writ-project/writ/pkg/identity"
@@ -137,13 +138,26 @@ func registerStreamed[I, O any](s *Server, op huma.Operation, handle func(contex
 	problem.Describe(s.api, &op)
 	op.RejectUnknownQueryParameters = true
 	op.Parameters = append(op.Parameters, tenantParam())
-	huma.Register(s.api, op, func(ctx context.Context, in *I) (*O, error) {
-		out, err := handle(ctx, in)
+	huma.Register(s.api, op, func(ctx context.Context, in *I) (out *O, err error) {
+		if err = once(ctx); err == nil {
+			out, err = handle(ctx, in)
+		}
 		if err != nil {
 			return nil, s.problem(ctx, err)
 		}
 		return out, nil
 	})
+}
+
+// once refuses a query parameter that is given more than once: huma would take
+// the first one, and a filter that is not looked at shows more than was meant.
+func once(ctx context.Context) error {
+	for name, values := range request.HTTP(ctx).URL.Query() {
+		if len(values) > 1 {
+			return fault.InvalidField("query."+name, "given more than once")
+		}
+	}
+	return nil
 }
 
 func tenantParam() *huma.Param {

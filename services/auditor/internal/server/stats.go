@@ -33,17 +33,13 @@ type statsInput struct {
 	Cursor string `query:"cursor" maxLength:"64" doc:"next_cursor of the answer before"`
 }
 
-// Count is how many decisions there were.
+// Count is how many decisions of a sort there were in a minute.
 type Count struct {
-	countKey
-	Count int `json:"count"`
-}
-
-type countKey struct {
 	Minute time.Time     `json:"minute"`
 	Kind   string        `json:"kind"`
 	Action string        `json:"action"`
 	Effect events.Effect `json:"effect" enum:"allow,deny"`
+	Count  int           `json:"count"`
 }
 
 type statsOutput struct {
@@ -79,9 +75,9 @@ func (s *Server) stats(ctx context.Context, in *statsInput) (*statsOutput, error
 	if _, err := s.permit(ctx, c, about(wholeLog, c.Tenant, in.Principal), actionList); err != nil {
 		return nil, err
 	}
-	counts := map[countKey]int{}
+	counts := map[Count]int{} // by what is counted, whose own Count is 0
 	err := s.run(ctx, q, func(f found) (bool, error) {
-		counts[countKey{at(f.Entry.ID).Truncate(time.Minute), f.Resource.Kind, f.Action, f.Effect}]++
+		counts[Count{Minute: at(f.Entry.ID).Truncate(time.Minute), Kind: f.Resource.Kind, Action: f.Action, Effect: f.Effect}]++
 		return len(counts) >= statsRows, nil
 	})
 	if err != nil {
@@ -89,8 +85,9 @@ func (s *Server) stats(ctx context.Context, in *statsInput) (*statsOutput, error
 	}
 	out := &statsOutput{}
 	out.Body.Counts = make([]Count, 0, len(counts))
-	for key, n := range counts {
-		out.Body.Counts = append(out.Body.Counts, Count{key, n})
+	for c, n := range counts {
+		c.Count = n
+		out.Body.Counts = append(out.Body.Counts, c)
 	}
 	slices.SortFunc(out.Body.Counts, func(a, b Count) int {
 		return cmp.Or(b.Minute.Compare(a.Minute), cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Action, b.Action), cmp.Compare(a.Effect, b.Effect))
