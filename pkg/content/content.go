@@ -137,18 +137,32 @@ func (r *reader) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// get reads a part; fault.NotFound if it is not there.
-func (s *Store) get(ctx context.Context, ref Ref, n int) ([]byte, error) {
+// get reads a part into buf, which has room for one, and gives what is there;
+// fault.NotFound if it is not there.
+func (s *Store) get(ctx context.Context, ref Ref, n int, buf []byte) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	data, err := s.objects.GetBytes(ctx, ref.part(n))
+	object, err := s.objects.Get(ctx, ref.part(n))
 	if errors.Is(err, jetstream.ErrObjectNotFound) {
 		return nil, fault.New(fault.NotFound, "content-missing", "part %d of upload %s is not there", n, ref.Upload)
 	}
 	if err != nil {
 		return nil, fault.Unreachable(Dependency, err)
 	}
-	return data, nil
+	defer object.Close()
+	got := 0
+	for err == nil && got < len(buf) {
+		var m int
+		m, err = object.Read(buf[got:])
+		got += m
+	}
+	if err == nil { // full: the end says whether the digest fits
+		_, err = object.Read(make([]byte, 1))
+	}
+	if !errors.Is(err, io.EOF) {
+		return nil, fault.Unreachable(Dependency, fmt.Errorf("read part %d of upload %s: %w", n, ref.Upload, err))
+	}
+	return buf[:got], nil
 }
 
 // remove deletes a part without a trace; the object store's own Delete would

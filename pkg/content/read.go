@@ -17,8 +17,9 @@ type Reader struct {
 	ref   Ref
 	size  int64
 	at    int64
-	part  []byte
-	index int // of part, -1 for none
+	buf   []byte // of PartSize
+	part  []byte // in buf
+	index int    // of part, -1 for none
 }
 
 // Open gives a reader of an upload of size bytes. Its first part is read at
@@ -40,7 +41,10 @@ func (r *Reader) load(index int) error {
 		return nil
 	}
 	r.part, r.index = nil, -1
-	part, err := r.store.get(r.ctx, r.ref, index)
+	if r.buf == nil {
+		r.buf = make([]byte, min(PartSize, r.size))
+	}
+	part, err := r.store.get(r.ctx, r.ref, index, r.buf)
 	if err != nil {
 		return err
 	}

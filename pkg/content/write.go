@@ -44,14 +44,14 @@ func (s *Store) resume(ctx context.Context, ref Ref, command string, size int64,
 	}
 	w.size = size
 	if rest := int(size % PartSize); rest > 0 {
-		data, err := s.get(ctx, ref, int(size/PartSize))
+		data, err := s.get(ctx, ref, int(size/PartSize), w.part[:PartSize])
 		if err != nil {
 			return nil, err
 		}
 		if len(data) < rest {
 			return nil, fmt.Errorf("upload %s: its last part has %d bytes, not %d", ref.Upload, len(data), rest)
 		}
-		w.part, w.kept = append(w.part, data[:rest]...), rest
+		w.part, w.kept = data[:rest], rest
 	}
 	return w, nil
 }
