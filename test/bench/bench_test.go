@@ -14,7 +14,7 @@ func TestShortRun(t *testing.T) {
 	if err := run(t.Context(), []string{"-c", "4", "-d", "1s", "-w", "200ms", "-raw", "100ms"}, &out); err != nil {
 		t.Fatalf("%v\n%s", err, out.String())
 	}
-	for _, row := range []string{"accepted commands", "from accepted to applied", "alone: Cerbos engine", "alone: XADD", "ledger messages per request"} {
+	for _, row := range []string{"accepted commands", "from accepted to applied", "alone: Cerbos engine", "alone: XADD", "alone: auditor", "ledger messages per request"} {
 		if !strings.Contains(out.String(), row) {
 			t.Errorf("the table has no %q:\n%s", row, out.String())
 		}

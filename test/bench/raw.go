@@ -48,6 +48,7 @@ const (
 	rawBatch  = "SQL batch of 256 commands, SQLite"
 	rawXADD   = "XADD, pipelines of 256, miniredis"
 	rawRedis  = "XADD, pipelines of 256, redis-server"
+	rawAudit  = "auditor, the same entries, redis-server"
 )
 
 // rawLimits drives each part alone, one after the other, in this process.
@@ -64,6 +65,7 @@ func rawLimits(ctx context.Context, o options, root string) ([]raw, error) {
 		func() (raw, error) { return rawSQL(ctx, o, filepath.Join(dir, "raw.db")) },
 		func() (raw, error) { return rawMiniredis(ctx, o) },
 		func() (raw, error) { return rawRedisServer(ctx, o, dir) },
+		func() (raw, error) { return rawAuditor(ctx, o, root, dir) },
 	} {
 		r, err := part()
 		if errors.Is(err, errAbsent) {

@@ -139,33 +139,42 @@ func rawMiniredis(ctx context.Context, o options) (raw, error) {
 
 // rawRedisServer is left out where there is no redis-server (WRIT_REDIS_BIN, PATH). Its processor time is not ours.
 func rawRedisServer(ctx context.Context, o options, dir string) (r raw, err error) {
+	addr, stop, err := startRedis(ctx, dir)
+	if err != nil {
+		return r, err
+	}
+	defer stop()
+	if r, err = rawStream(ctx, o, rawRedis, addr); err == nil {
+		r.cpu = -1
+	}
+	return r, err
+}
+
+// startRedis starts an empty redis-server, or reports errAbsent.
+func startRedis(ctx context.Context, dir string) (addr string, stop func(), err error) {
 	bin := os.Getenv("WRIT_REDIS_BIN")
 	if bin == "" {
 		bin = "redis-server"
 	}
 	if bin, err = exec.LookPath(bin); err != nil {
-		return r, errAbsent
+		return "", nil, errAbsent
 	}
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		return r, err
+		return "", nil, err
 	}
-	addr := ln.Addr().(*net.TCPAddr)
+	at := ln.Addr().(*net.TCPAddr)
 	if err := ln.Close(); err != nil { // only to find a free port
-		return r, err
+		return "", nil, err
 	}
-	server := exec.CommandContext(ctx, bin, "--port", strconv.Itoa(addr.Port), "--bind", "127.0.0.1", "--save", "", "--dir", filepath.Clean(dir))
+	server := exec.CommandContext(ctx, bin, "--port", strconv.Itoa(at.Port), "--bind", "127.0.0.1", "--save", "", "--dir", filepath.Clean(dir))
 	if err := server.Start(); err != nil {
-		return r, err
+		return "", nil, err
 	}
-	defer func() {
+	return at.String(), func() {
 		_ = server.Process.Kill() // it keeps nothing
 		_ = server.Wait()
-	}()
-	if r, err = rawStream(ctx, o, rawRedis, addr.String()); err == nil {
-		r.cpu = -1
-	}
-	return r, err
+	}, nil
 }
 
 // rawStream adds decisions' bytes to a stream, pipelined.

@@ -18,6 +18,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/redis/go-redis/v9"
 
+	"github.com/writ-project/writ/pkg/audit"
 	"github.com/writ-project/writ/pkg/events"
 )
 
@@ -74,7 +75,7 @@ func openStack(ctx context.Context, o options, root string) (s *stack, err error
 			err = errors.Join(err, s.close())
 		}
 	}()
-	if s.bin, err = binary(ctx, root, s.temp); err != nil {
+	if s.bin, err = binary(ctx, root, s.temp, "./cmd/writ"); err != nil {
 		return nil, err
 	}
 	if s.data == "" {
@@ -86,16 +87,17 @@ func openStack(ctx context.Context, o options, root string) (s *stack, err error
 	return s, s.connect()
 }
 
-// binary gives the writ binary: from WRIT_BIN_DIR, or built now.
-func binary(ctx context.Context, root, temp string) (string, error) {
+// binary gives a program: from WRIT_BIN_DIR, or built now from its package.
+func binary(ctx context.Context, root, temp, pkg string) (string, error) {
+	name := filepath.Base(pkg)
 	if dir := os.Getenv("WRIT_BIN_DIR"); dir != "" {
-		return exec.LookPath(filepath.Join(dir, "writ"))
+		return exec.LookPath(filepath.Join(dir, name))
 	}
-	bin := filepath.Join(temp, "writ")
-	build := exec.CommandContext(ctx, "go", "build", "-o", bin, "./cmd/writ")
+	bin := filepath.Join(temp, name)
+	build := exec.CommandContext(ctx, "go", "build", "-o", bin, pkg)
 	build.Dir = root
 	if out, err := build.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("build writ: %w: %s", err, out)
+		return "", fmt.Errorf("build %s: %w: %s", name, err, out)
 	}
 	return bin, nil
 }
@@ -251,23 +253,13 @@ func (s *stack) sequence(ctx context.Context) (uint64, error) {
 	return stream.CachedInfo().State.LastSeq, nil
 }
 
-// audited is the ledger sequence up to which the audit streams reach: their entries' ids end with it.
+// audited is the ledger sequence up to which the audit log accounts for every message.
 func (s *stack) audited(ctx context.Context) (uint64, error) {
-	var top uint64
-	for _, stream := range []string{"writ:decisions", "writ:outcomes"} {
-		entries, err := s.redis.XRevRangeN(ctx, stream, "+", "-", 1).Result()
-		if err != nil {
-			return 0, err
-		}
-		for _, e := range entries {
-			var ms, seq uint64
-			if _, err := fmt.Sscanf(e.ID, "%d-%d", &ms, &seq); err != nil {
-				return 0, fmt.Errorf("entry id %q: %w", e.ID, err)
-			}
-			top = max(top, seq)
-		}
+	sequence, err := s.redis.HGet(ctx, audit.MarksKey, "sequence").Uint64()
+	if errors.Is(err, redis.Nil) {
+		return 0, nil
 	}
-	return top, nil
+	return sequence, err
 }
 
 // tokens are the users' session JWTs, renewed before they expire.
