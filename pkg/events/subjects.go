@@ -27,6 +27,8 @@ const (
 	AllCommands  = prefixCommand + ".>"
 	AllDecisions = prefixDecision + ".>"
 	AllOutcomes  = prefixOutcome + ".>"
+	// AllDenials are the decisions that denied.
+	AllDenials = prefixDecision + ".*.*." + string(Deny)
 
 	AllCheckpoints = prefixCheckpoint + ".>"
 	AllDead        = "writ.dead.>"

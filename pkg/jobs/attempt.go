@@ -119,6 +119,11 @@ func result(err error) string {
 	return "failed"
 }
 
+func isExhausted(err error) bool {
+	_, ok := errors.AsType[*exhausted](err)
+	return ok
+}
+
 // settle acts on the handler's intent: first the record, then the message.
 func (w *worker) settle(ctx context.Context, msg jetstream.Msg, j *Job, err error) {
 	j.Error, j.FinishedAt = "", now()
@@ -139,7 +144,7 @@ func (w *worker) settle(ctx context.Context, msg jetstream.Msg, j *Job, err erro
 		j.Status, j.Attempt, pause = Queued, j.Attempt-1, s.d
 	case r == "cancelled":
 		j.Status = Cancelled
-	case j.Last():
+	case j.Last() || isExhausted(err):
 		w.dead(ctx, msg, j, err)
 		return
 	default:

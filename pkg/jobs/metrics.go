@@ -43,8 +43,12 @@ func newMetrics(meter metric.Meter, c *Client) (*metrics, error) {
 			if err != nil {
 				return nil // an outage is told by other means
 			}
+			waiting := map[string]int64{}
 			for _, q := range queues {
-				o.Observe(int64(q.Waiting), of(q.Name))
+				waiting[label(q.Name)] += int64(q.Waiting)
+			}
+			for name, n := range waiting {
+				o.Observe(n, of(name))
 			}
 			return nil
 		}))
@@ -52,7 +56,7 @@ func newMetrics(meter metric.Meter, c *Client) (*metrics, error) {
 }
 
 func of(queue string) metric.MeasurementOption {
-	return metric.WithAttributes(attribute.String("queue", queue))
+	return metric.WithAttributes(attribute.String("queue", label(queue)))
 }
 
 func (m *metrics) enqueued(ctx context.Context, queue string) { m.added.Add(ctx, 1, of(queue)) }
@@ -62,5 +66,5 @@ func (m *metrics) started(ctx context.Context, queue string)  { m.running.Add(ct
 func (m *metrics) ended(ctx context.Context, queue, result string, took time.Duration) {
 	m.running.Add(ctx, -1, of(queue))
 	m.duration.Record(ctx, took.Seconds(), of(queue))
-	m.attempts.Add(ctx, 1, metric.WithAttributes(attribute.String("queue", queue), attribute.String("result", result)))
+	m.attempts.Add(ctx, 1, metric.WithAttributes(attribute.String("queue", label(queue)), attribute.String("result", result)))
 }

@@ -26,6 +26,7 @@ import (
 	"github.com/writ-project/writ/pkg/health"
 	"github.com/writ-project/writ/pkg/identity"
 	"github.com/writ-project/writ/pkg/jobs"
+	"github.com/writ-project/writ/pkg/kind/webhook"
 	"github.com/writ-project/writ/pkg/kinds"
 	"github.com/writ-project/writ/pkg/ledger"
 	"github.com/writ-project/writ/pkg/store"
@@ -34,6 +35,7 @@ import (
 	"github.com/writ-project/writ/services/worker/internal/probe"
 	"github.com/writ-project/writ/services/worker/internal/roles"
 	"github.com/writ-project/writ/services/worker/internal/videos"
+	"github.com/writ-project/writ/services/worker/internal/webhooks"
 )
 
 // Config is what the worker is started with. The tags name its settings.
@@ -48,6 +50,9 @@ type Config struct {
 	SealKeys       string `env:"WRIT_SEAL_KEYS,required,notEmpty"`
 	// ContentMaxBytes bounds the files of videos together; 0: the server's limit.
 	ContentMaxBytes uint `env:"WRIT_CONTENT_MAX_BYTES" envDefault:"0"`
+
+	// WebhooksAllowPrivate lets webhooks go to addresses that are not public, and over plain HTTP.
+	WebhooksAllowPrivate bool `env:"WRIT_WEBHOOKS_ALLOW_PRIVATE" envDefault:"false"`
 
 	StytchProjectID string `env:"STYTCH_PROJECT_ID,required,notEmpty"`
 	StytchSecret    string `env:"STYTCH_SECRET,required,notEmpty"`
@@ -118,7 +123,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	}
 	defer closing(&err, func() error { return drain(led.Close, flushTimeout) })
 
-	handlers := []apply.Handler{apply.Directory(), apply.Tenants()}
+	handlers := []apply.Handler{apply.Directory(), apply.Tenants(), apply.CRUD(webhook.Kind)}
 	for _, d := range kinds.All {
 		handlers = append(handlers, apply.CRUD(d))
 	}
@@ -145,6 +150,10 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		Ledger: led, Store: st, Authz: az, Keys: keys, Content: files, Jobs: background, Prober: probe.Prober{FFprobe: ffprobe}, Log: cfg.Log,
 	})
 
+	hooks := webhooks.New(webhooks.Config{
+		Ledger: led, Store: st, Authz: az, Keys: keys, Jobs: background, Log: cfg.Log, AllowPrivate: cfg.WebhooksAllowPrivate,
+	})
+
 	probes := health.New(
 		health.Check{Name: ledger.Dependency, Critical: true, Func: led.Ready},
 		health.Check{Name: "database", Critical: true, Func: st.Ping},
@@ -161,6 +170,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	g.Go(func() error { return loop.Run(ctx) })
 	g.Go(func() error { return watched.Run(ctx) })
 	g.Go(func() error { return background.Run(ctx) })
+	g.Go(func() error { return hooks.Run(ctx) })
 	g.Go(func() error { return atStytch.Run(ctx) })
 	return g.Wait()
 }
