@@ -26,6 +26,9 @@ func describeAnswers(all map[string]*huma.Response) {
 		if r.Headers == nil {
 			r.Headers = map[string]*huma.Header{}
 		}
+		if r.Headers["Cache-Control"] == nil {
+			r.Headers["Cache-Control"] = text("no-store, for a request with the session's cookie")
+		}
 		r.Headers["X-Request-ID"] = required("The request's own id, if it had a reasonable one")
 		if status == "304" {
 			r.Headers["ETag"] = required("The version")
