@@ -42,3 +42,21 @@ func BenchmarkVerify(b *testing.B) {
 		}
 	}
 }
+
+func BenchmarkSkimVerify(b *testing.B) {
+	k := ring(b, key1)
+	for name, m := range examples(b) {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				e, err := events.Skim(m.Data)
+				if err == nil {
+					err = e.Verify(k, m.Subject)
+				}
+				if err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

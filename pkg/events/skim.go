@@ -6,9 +6,9 @@ import (
 )
 
 // Skim is Parse for whoever copies records: of decisions and commands it reads
-// the fields that Verify looks at, and leaves the others zero. With Verify it
-// refuses what Parse and Verify refuse, as far as it was made by a holder of the
-// keys.
+// the fields that Verify looks at, and may leave the others zero. What it does
+// not look at need not be JSON: with Verify it refuses what Parse and Verify
+// refuse of all that a holder of the keys has sealed.
 func Skim(data []byte) (*Event, error) {
 	e, err := envelope(data)
 	if err != nil {
@@ -28,42 +28,77 @@ func Skim(data []byte) (*Event, error) {
 	return e, nil
 }
 
+// skimDecision reads what Verify needs of a decision as writ encodes it, and
+// leaves anything else to encoding/json.
 func skimDecision(e *Event) error {
-	var d struct {
-		ID        string `json:"id"`
-		Stage     Stage  `json:"stage"`
-		Tenant    string `json:"tenant"`
-		Principal struct {
-			ID string `json:"id"`
-		} `json:"principal"`
-		Resource struct {
-			Kind string `json:"kind"`
-			ID   string `json:"id"`
-		} `json:"resource"`
-		Action  string      `json:"action"`
-		Effect  Effect      `json:"effect"`
-		Command *CommandRef `json:"command"`
+	d := &e.Decision
+	if members(e.RawDecision, func(name string, v []byte) bool {
+		switch name {
+		case "id":
+			return text(v, &d.ID)
+		case "stage":
+			return text(v, (*string)(&d.Stage))
+		case "tenant":
+			return text(v, &d.Tenant)
+		case "principal":
+			return members(v, func(name string, v []byte) bool { return name != "id" || text(v, &d.Principal.ID) })
+		case "resource":
+			return members(v, func(name string, v []byte) bool {
+				switch name {
+				case "kind":
+					return text(v, &d.Resource.Kind)
+				case "id":
+					return text(v, &d.Resource.ID)
+				}
+				return true
+			})
+		case "action":
+			return text(v, &d.Action)
+		case "effect":
+			return text(v, (*string)(&d.Effect))
+		case "command":
+			d.Command = &CommandRef{}
+			return members(v, func(name string, v []byte) bool {
+				switch name {
+				case "id":
+					return text(v, &d.Command.ID)
+				case "sha256":
+					return text(v, &d.Command.SHA256)
+				}
+				return true
+			})
+		}
+		return true
+	}) {
+		return nil
 	}
-	err := read("decision", e.RawDecision, &d)
-	e.Decision = Decision{
-		ID: d.ID, Stage: d.Stage, Tenant: d.Tenant, Principal: Principal{ID: d.Principal.ID},
-		Resource: Resource{Kind: d.Resource.Kind, ID: d.Resource.ID}, Action: d.Action, Effect: d.Effect, Command: d.Command,
-	}
-	return err
+	*d = Decision{}
+	return read("decision", e.RawDecision, d)
 }
 
 func skimCommand(e *Event) error {
-	var c struct {
-		ID          string `json:"id"`
-		Kind        string `json:"kind"`
-		ResourceID  string `json:"resource_id"`
-		Action      string `json:"action"`
-		Tenant      string `json:"tenant"`
-		PrincipalID string `json:"principal_id"`
+	c := &e.Command
+	if members(e.RawCommand, func(name string, v []byte) bool {
+		switch name {
+		case "id":
+			return text(v, &c.ID)
+		case "kind":
+			return text(v, &c.Kind)
+		case "resource_id":
+			return text(v, &c.ResourceID)
+		case "action":
+			return text(v, &c.Action)
+		case "tenant":
+			return text(v, &c.Tenant)
+		case "principal_id":
+			return text(v, &c.PrincipalID)
+		}
+		return true
+	}) {
+		return nil
 	}
-	err := read("command", e.RawCommand, &c)
-	e.Command = Command{ID: c.ID, Kind: c.Kind, ResourceID: c.ResourceID, Action: c.Action, Tenant: c.Tenant, PrincipalID: c.PrincipalID}
-	return err
+	*c = Command{}
+	return read("command", e.RawCommand, c)
 }
 
 // envelope reads an event without its parts.

@@ -81,3 +81,32 @@ func TestSealsAsText(t *testing.T) {
 		}
 	}
 }
+
+// What members reads is what encoding/json reads.
+func FuzzSkim(f *testing.F) {
+	for _, m := range examples(f) {
+		f.Add(m.Data)
+	}
+	f.Add([]byte(`{"specversion":"1.0","id":"a","source":"s","type":"writ.decision.v1","subject":"x","time":"2026-03-04T05:06:07Z","datacontenttype":"application/json",` +
+		`"data":{"decision":{"id":"d","tenant":"a\\\"b","principal":{"roles":["]","}"],"id":"p"},"resource":{"kind":"k"},"plan":[{"a":"\\"},1,null],"took_us":-1e3},"seal":{"kid":"k","mac":"m"}}}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		full, err := events.Parse(data)
+		if err != nil {
+			return // what is no event may be skimmed: its seal will not fit
+		}
+		e, err := events.Skim(data)
+		if err != nil {
+			t.Fatalf("parsed but not skimmed: %v", err)
+		}
+		d, want := e.Decision, full.Decision
+		if d.ID != want.ID || d.Stage != want.Stage || d.Tenant != want.Tenant || d.Principal.ID != want.Principal.ID || d.Resource.Kind != want.Resource.Kind ||
+			d.Resource.ID != want.Resource.ID || d.Action != want.Action || d.Effect != want.Effect || (d.Command == nil) != (want.Command == nil) ||
+			d.Command != nil && (d.Command.ID != want.Command.ID || d.Command.SHA256 != want.Command.SHA256) {
+			t.Fatalf("%+v, want %+v", d, want)
+		}
+		if c, want := e.Command, full.Command; c.ID != want.ID || c.Kind != want.Kind || c.ResourceID != want.ResourceID || c.Action != want.Action ||
+			c.Tenant != want.Tenant || c.PrincipalID != want.PrincipalID {
+			t.Fatalf("%+v, want %+v", c, want)
+		}
+	})
+}
