@@ -3,10 +3,11 @@ package events
 import (
 	"errors"
 	"fmt"
+	"strconv"
 )
 
-// Skim is Parse for whoever copies records: of decisions and commands it reads
-// the fields that Verify looks at, and may leave the others zero. What it does
+// Skim is Parse for whoever copies records: it reads the fields that Verify
+// looks at, and of outcomes what they are about, and may leave the others zero. What it does
 // not look at need not be JSON: with Verify it refuses what Parse and Verify
 // refuse of all that a holder of the keys has sealed.
 func Skim(data []byte) (*Event, error) {
@@ -19,6 +20,8 @@ func Skim(data []byte) (*Event, error) {
 		err = errors.Join(skimDecision(e), skimCommand(e))
 	case TypeDecision:
 		err = skimDecision(e)
+	case TypeOutcome:
+		err = skimOutcome(e)
 	default:
 		err = e.read()
 	}
@@ -99,6 +102,35 @@ func skimCommand(e *Event) error {
 	}
 	*c = Command{}
 	return read("command", e.RawCommand, c)
+}
+
+func skimOutcome(e *Event) error {
+	o := &e.Outcome
+	if members(e.RawOutcome, func(name string, v []byte) bool {
+		switch name {
+		case "id":
+			return text(v, &o.ID)
+		case "command_id":
+			return text(v, &o.CommandID)
+		case "kind":
+			return text(v, &o.Kind)
+		case "action":
+			return text(v, &o.Action)
+		case "status":
+			return text(v, (*string)(&o.Status))
+		case "decision_id":
+			return text(v, &o.DecisionID)
+		case "sequence":
+			n, err := strconv.ParseUint(string(v), 10, 64)
+			o.Sequence = n
+			return err == nil && v[0] != '0'
+		}
+		return true
+	}) {
+		return nil
+	}
+	*o = Outcome{}
+	return read("outcome", e.RawOutcome, o)
 }
 
 // envelope reads an event without its parts.
