@@ -45,6 +45,7 @@ type devCmd struct {
 	AuditRetention time.Duration `help:"How long the audit log's entries are kept in Redis; 0 for ever." env:"WRIT_AUDIT_RETENTION" default:"720h"`
 	BootstrapAdmin string        `help:"The e-mail address of the first admin, who is made when they sign in and the tenant default has none." env:"WRIT_BOOTSTRAP_ADMIN"`
 	WebhookSecret  string        `help:"What messages to /v1/webhooks/stytch are signed with, whsec_ and base64." env:"STYTCH_WEBHOOK_SECRET"`
+	PrivateHooks   bool          `help:"Let webhooks go to this machine and other addresses that are not public." name:"webhooks-allow-private" env:"WRIT_WEBHOOKS_ALLOW_PRIVATE"`
 	MaxInFlight    uint          `help:"How many requests are worked on at a time; 0 for no limit." env:"WRIT_MAX_IN_FLIGHT" default:"1024"`
 	RateLimit      uint          `help:"How many requests a second one principal may send; 0 for no limit." env:"WRIT_RATE_LIMIT" default:"1000"`
 	MaxBacklog     uint          `help:"How many commands may wait to be applied; 0 for no limit." env:"WRIT_MAX_BACKLOG" default:"100000"`
@@ -258,7 +259,7 @@ func (s *stack) startServices(ctx context.Context) error {
 		return worker.Run(ctx, worker.Config{
 			NATSURL: s.local.NATS, LedgerReplicas: 1, LedgerMaxBytes: s.cmd.LedgerMax, ContentMaxBytes: s.cmd.ContentMax, DatabaseURL: s.local.Database, Cerbos: s.cmd.Cerbos,
 			SealKeys: s.keys.SealKeys, StytchProjectID: localProject, StytchSecret: s.keys.StytchSecret, StytchBaseURL: s.local.Mailbox,
-			Listener: ln[0], Log: telemetry.LoggerFromEnv("writ-worker"), Version: version(),
+			WebhooksAllowPrivate: s.cmd.PrivateHooks, Listener: ln[0], Log: telemetry.LoggerFromEnv("writ-worker"), Version: version(),
 		})
 	}, nil)
 	s.run(func(ctx context.Context) error {
@@ -274,7 +275,7 @@ func (s *stack) startServices(ctx context.Context) error {
 			NATSURL: s.local.NATS, LedgerReplicas: 1, LedgerMaxBytes: s.cmd.LedgerMax, ContentMaxBytes: s.cmd.ContentMax, MaxUpload: s.cmd.MaxUpload, DatabaseURL: s.local.Database, Cerbos: s.cmd.Cerbos,
 			SealKeys: s.keys.SealKeys, PublicURL: s.local.API, StytchProjectID: localProject, StytchSecret: s.keys.StytchSecret,
 			StytchBaseURL: s.local.Mailbox, Local: true, Mailbox: s.local.Mailbox + "/mailbox", Listener: ln[2], Log: telemetry.LoggerFromEnv("writ-api"), Version: version(),
-			BootstrapAdmin: s.cmd.BootstrapAdmin, StytchWebhookSecret: s.cmd.WebhookSecret,
+			BootstrapAdmin: s.cmd.BootstrapAdmin, StytchWebhookSecret: s.cmd.WebhookSecret, WebhooksAllowPrivate: s.cmd.PrivateHooks,
 			MaxInFlight: s.cmd.MaxInFlight, RateLimit: s.cmd.RateLimit, MaxBacklog: s.cmd.MaxBacklog,
 		})
 	}, nil)

@@ -157,6 +157,9 @@ func (w *world) fill(t *testing.T) {
 	w.amy.Want(t, http.StatusOK, nil, "POST", "/v1/expenses/"+settled+"/approve", "", "Prefer", wait, "Writ-Tenant", acme)
 	open, command := w.ada.create(t, acme, "expenses", fmt.Sprintf(bodies["expenses"], mark))
 	w.things["expenses"], w.things["commands"] = append(w.things["expenses"], open.ID), append(w.things["commands"], command)
+	hook, command := w.amy.create(t, acme, "webhooks", `{"url":"https://acme.example/","description":"`+mark+`"}`)
+	w.things["webhooks"], w.things["commands"] = []string{hook.ID}, append(w.things["commands"], command)
+	w.gil.create(t, globex, "webhooks", `{"url":"https://globex.example/"}`)
 	w.things["users"] = []string{w.ada.id, w.amy.id, w.ada.email}
 	w.things["people"] = []string{w.ada.id, w.amy.id}
 	w.dan.Want(t, http.StatusCreated, nil, "POST", "/v1/tenants", `{"key":"acme","name":"Acme","description":"`+mark+`"}`, "Prefer", wait)

@@ -73,6 +73,13 @@ var operations = map[string][]request{
 	"PUT /v1/tenants/{key}/members/{user}":    {{"people", "/v1/tenants/acme/members/ID", `{"roles":["user"]}`}, {"people", "/v1/tenants/globex/members/ID", `{"roles":["user"]}`}},
 	"DELETE /v1/tenants/{key}/members/{user}": {{"people", "/v1/tenants/acme/members/ID", ""}, {"people", "/v1/tenants/globex/members/ID", ""}},
 	"POST /v1/webhooks/stytch":                {{path: "/v1/webhooks/stytch", body: `{}`}},
+	"GET /v1/webhooks":                        listing("webhooks"),
+	"POST /v1/webhooks":                       creating("webhooks", `"url":"https://walker.example/"`),
+	"GET /v1/webhooks/{id}":                   reading("webhooks"),
+	"PATCH /v1/webhooks/{id}":                 patching("webhooks", `"description":"x"`),
+	"DELETE /v1/webhooks/{id}":                {{"webhooks", "/v1/webhooks/ID", ""}, {"contacts", "/v1/webhooks/ID", ""}},
+	"POST /v1/webhooks/{id}/enable":           {{"webhooks", "/v1/webhooks/ID/enable", ""}},
+	"POST /v1/webhooks/{id}/rotate":           {{"webhooks", "/v1/webhooks/ID/rotate", ""}, {"webhooks", "/v1/webhooks/ID/rotate?overlap=0", ""}},
 }
 
 func listing(plural string) []request {

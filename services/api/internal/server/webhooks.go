@@ -55,6 +55,7 @@ func (s *Server) registerHooks() {
 	}
 	made, accepted := registry.Schema(typeOf[NewWebhook](), true, ""), registry.Schema(typeOf[AcceptedWebhook](), true, "")
 	etag := map[string]*huma.Header{"ETag": text("The version")}
+	madeAt := map[string]*huma.Header{"ETag": text("The version"), "Location": text("The webhook")}
 	later := shown("Accepted: it is on the ledger and will be applied", accepted, map[string]*huma.Header{"Location": text("The command")})
 	path, tags := "/v1/webhooks", []string{"webhooks"}
 	common := []int{400, 401, 403, 404, 409, 413, 415, 422, 503}
@@ -63,7 +64,7 @@ func (s *Server) registerHooks() {
 		OperationID: "create-webhook", Method: http.MethodPost, Path: path, Tags: tags, Summary: "Have outcomes and denials sent to a URL",
 		Description:   "The messages are signed as Standard Webhooks says. At most 20 webhooks a tenant.",
 		DefaultStatus: http.StatusAccepted, RequestBody: jsonBody(sc.create, "application/json"), Errors: common,
-		Responses: map[string]*huma.Response{"201": shown("Created, and waited for", made, etag), "202": later},
+		Responses: map[string]*huma.Response{"201": shown("Created, and waited for", made, madeAt), "202": later},
 	}, h.create)
 	register(s, huma.Operation{
 		OperationID: "list-webhooks", Method: http.MethodGet, Path: path, Tags: tags, Summary: "List the webhooks of the tenant",
