@@ -127,7 +127,7 @@ func (c *Candidate) Explain(ctx context.Context, req Request, action string) (ru
 	return slices.Compact(deny), nil
 }
 
-// Reads tells what of a question the policies about a kind can see. What they
+// Reads tells what of a question the policies about an action on a kind can see. What they
 // cannot see makes no difference to their answer.
 type Reads struct {
 	ResourceID bool // R.id
@@ -135,8 +135,9 @@ type Reads struct {
 	Clock      bool // now(): the answer depends on when the question is put
 }
 
-// Reads tells what the policies about a kind read. It errs on the side of true.
-func (c *Candidate) Reads(kind string) Reads { return c.reads.of(kind) }
+// Reads tells what the policies about an action on a kind read. It errs on the
+// side of true.
+func (c *Candidate) Reads(kind, action string) Reads { return c.reads.of(kind, action) }
 
 // Attr are the attributes that the plan was made for, for the decision's record:
 // see PlanRequest. They must not be changed.

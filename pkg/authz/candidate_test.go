@@ -46,13 +46,15 @@ func TestCandidateNamesTheRules(t *testing.T) {
 
 func TestCandidateKnowsWhatItsRulesRead(t *testing.T) {
 	c := candidate(t, policies)
-	for kind, want := range map[string]Reads{
-		"contact": {}, "video": {}, // owners and regions, not who a row is
-		"user":    {ResourceID: true},
-		"expense": {Request: true},
+	for about, want := range map[[2]string]Reads{
+		{"contact", "update"}: {}, {"video", "delete"}: {}, // owners and regions, not who a row is
+		{"user", "read"}:       {ResourceID: true},
+		{"expense", "approve"}: {Request: true},
+		{"expense", "list"}:    {},
+		{"expense", "a b*"}:    {Request: true}, // it may match anything
 	} {
-		if have := c.Reads(kind); have != want {
-			t.Errorf("%s: %+v, want %+v", kind, have, want)
+		if have := c.Reads(about[0], about[1]); have != want {
+			t.Errorf("%s: %+v, want %+v", about, have, want)
 		}
 	}
 	for expr, want := range map[string]Reads{
@@ -68,12 +70,12 @@ func TestCandidateKnowsWhatItsRulesRead(t *testing.T) {
 		`runtime.effectiveDerivedRoles.size() > 0`:        {},
 	} {
 		rule := "    - actions: [read]\n      effect: EFFECT_ALLOW\n      roles: [user]\n      condition:\n        match:\n          expr: '" + expr + "'\n"
-		if have := candidate(t, policyDir(t, rule)).Reads("doc"); have != want {
+		if have := candidate(t, policyDir(t, rule)).Reads("doc", "read"); have != want {
 			t.Errorf("%s: %+v, want %+v", expr, have, want)
 		}
 	}
 	output := "    - actions: [read]\n      effect: EFFECT_ALLOW\n      roles: [user]\n      output:\n        when:\n          ruleActivated: 'R.id'\n"
-	if have := candidate(t, policyDir(t, output)).Reads("doc"); !have.ResourceID {
+	if have := candidate(t, policyDir(t, output)).Reads("doc", "read"); !have.ResourceID {
 		t.Errorf("an output: %+v", have)
 	}
 }
@@ -93,7 +95,7 @@ func TestSchemasThatJudgeARequestCount(t *testing.T) {
 			t.Fatal(err)
 		}
 		writeFiles(t, dir, map[string]string{"_schemas/principal.json": schema, "doc.yaml": docPolicy(allowRule)})
-		if have := candidate(t, dir).Reads("doc").Request; have != want {
+		if have := candidate(t, dir).Reads("doc", "read").Request; have != want {
 			t.Errorf("%s: %v", schema, have)
 		}
 	}

@@ -15,11 +15,13 @@ import (
 // readIndex knows what the expressions of each compiled rule can see of a
 // question, derived roles counted with every rule.
 type readIndex struct {
-	rules []struct {
-		resource name
-		reads    Reads
-	}
-	all Reads
+	rules []ruleReads
+	all   Reads
+}
+
+type ruleReads struct {
+	resource, action name
+	reads            Reads
 }
 
 func indexReads(t *runtimev1.RuleTable) readIndex {
@@ -47,18 +49,19 @@ func indexReads(t *runtimev1.RuleTable) readIndex {
 			r.compiled(when.GetRuleActivated())
 			r.compiled(when.GetConditionNotMet())
 		}
-		index.rules = append(index.rules, struct {
-			resource name
-			reads    Reads
-		}{nameOf(row.GetResource()), reads})
+		action := nameOf(row.GetAction())
+		if row.GetAllowActions() != nil {
+			action = nameOf("*") // a role policy's list of actions
+		}
+		index.rules = append(index.rules, ruleReads{nameOf(row.GetResource()), action, reads})
 	}
 	return index
 }
 
-func (x readIndex) of(kind string) Reads {
+func (x readIndex) of(kind, action string) Reads {
 	reads := x.all
 	for _, r := range x.rules {
-		if r.resource.covers(nameOf(kind)) {
+		if r.resource.covers(nameOf(kind)) && r.action.covers(nameOf(action)) {
 			reads.ResourceID = reads.ResourceID || r.reads.ResourceID
 			reads.Request = reads.Request || r.reads.Request
 			reads.Clock = reads.Clock || r.reads.Clock

@@ -16,7 +16,7 @@ type digest [sha256.Size]byte
 
 // key is the digest of all of a question that the candidate can see.
 func (r *Replayer) key(d *events.Decision) digest {
-	reads := r.seen(d.Resource.Kind)
+	reads := r.seen(d)
 	p, res := d.Principal, d.Resource
 	p.Version, res.Version = 0, 0
 	if !reads.ResourceID && res.ID != "" {

@@ -32,27 +32,43 @@ func (r *Replayer) plan(ctx context.Context, t *tally, d *events.Decision) (befo
 	if !ok {
 		return "", answer{}, Unreadable
 	}
-	t.Evaluated++
-	p, err := r.candidate.Plan(ctx, authz.PlanRequest{
-		Principal: d.Principal, Kind: d.Resource.Kind, Action: d.Action, Attr: attr, Tenant: d.Tenant, Scope: authz.TenantScope(d.Tenant),
-	})
-	if err != nil {
-		return "", answer{}, cannot(err)
-	}
-	now, ok := readPlan(p.Raw)
+	asked := *d
+	asked.Resource.Attr = attr
+	key := r.key(&asked)
+	after, ok = r.answers.get(key)
 	if !ok {
-		return "", answer{}, Unreadable
+		t.Evaluated++
+		after = r.askPlan(ctx, &asked)
+		r.answers.put(key, after)
+	}
+	if after.failed != "" {
+		return "", after, after.failed
 	}
 	if d.Effect == events.Deny { // also where the schema rejected it, whatever the plan says
 		old.extent = selectsNone
 	}
+	if old.extent == selectsSome && after.extent == selectsSome && !bytes.Equal(old.condition, after.plan.condition) {
+		after.extent = selectsOther
+	}
+	return old.extent, after, ""
+}
+
+func (r *Replayer) askPlan(ctx context.Context, d *events.Decision) answer {
+	p, err := r.candidate.Plan(ctx, authz.PlanRequest{
+		Principal: d.Principal, Kind: d.Resource.Kind, Action: d.Action, Attr: d.Resource.Attr, Tenant: d.Tenant, Scope: authz.TenantScope(d.Tenant),
+	})
+	if err != nil {
+		return answer{failed: cannot(err)}
+	}
+	now, ok := readPlan(p.Raw)
+	if !ok {
+		return answer{failed: "the candidate's query plan cannot be read"}
+	}
+	a := answer{extent: now.extent, reason: p.Policy.Reason, plan: now}
 	if p.Effect == events.Deny {
-		now.extent = selectsNone
+		a.extent = selectsNone
 	}
-	if old.extent == selectsSome && now.extent == selectsSome && !bytes.Equal(old.condition, now.condition) {
-		now.extent = selectsOther
-	}
-	return old.extent, answer{extent: now.extent, reason: p.Policy.Reason}, ""
+	return a
 }
 
 type readablePlan struct {

@@ -86,6 +86,7 @@ func (r *Report) Rate() float64 {
 const (
 	maxChanges = 50_000  // different changes that are listed
 	maxSkips   = 64      // different reasons
+	maxAbout   = 4096    // kinds and actions
 	maxAnswers = 500_000 // remembered answers; then they are forgotten and begun anew
 	chunk      = 128     // records that go to a worker together
 )
@@ -98,13 +99,16 @@ type Replayer struct {
 	answers   *memory
 
 	mu      sync.Mutex // of reads
-	reads   map[string]authz.Reads
+	reads   map[about]authz.Reads
 	workers int
 }
 
+// about is what a question is about.
+type about struct{ kind, action string }
+
 // New makes a Replayer for a candidate. Without kinds all of them count.
 func New(c *authz.Candidate, kinds []string) *Replayer {
-	return &Replayer{candidate: c, kinds: kinds, answers: newMemory(maxAnswers), reads: map[string]authz.Reads{}, workers: runtime.GOMAXPROCS(0)}
+	return &Replayer{candidate: c, kinds: kinds, answers: newMemory(maxAnswers), reads: map[about]authz.Reads{}, workers: runtime.GOMAXPROCS(0)}
 }
 
 // Queued makes the changes that are found from now on those of commands that
@@ -154,12 +158,13 @@ func (r *Replayer) Run(ctx context.Context, next func() (record []byte, ok bool,
 	}
 	report := out.report()
 	report.Revision, report.Took = r.candidate.Revision(), time.Since(started)
-	for kind, reads := range r.reads {
+	for about, reads := range r.reads {
 		if reads.Clock {
-			report.Clock = append(report.Clock, kind)
+			report.Clock = append(report.Clock, about.kind)
 		}
 	}
 	slices.Sort(report.Clock)
+	report.Clock = slices.Compact(report.Clock)
 	return report, nil
 }
 
@@ -225,6 +230,8 @@ type answer struct {
 	reason string
 	rules  []string
 	failed string // why there is no answer
+
+	plan readablePlan // where a plan was asked for
 }
 
 // again gives what a decision said and what the candidate says, or why it cannot say.
@@ -279,15 +286,16 @@ func cannot(err error) string {
 	return "the candidate cannot decide it: " + strings.TrimPrefix(err.Error(), "authz: ")
 }
 
-// seen are the kind's reads.
-func (r *Replayer) seen(kind string) authz.Reads {
+// seen is what the candidate can see of a question.
+func (r *Replayer) seen(d *events.Decision) authz.Reads {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	reads, ok := r.reads[kind]
+	key := about{d.Resource.Kind, d.Action}
+	reads, ok := r.reads[key]
 	if !ok {
-		reads = r.candidate.Reads(kind)
-		if len(r.reads) < maxSkips { // kinds are few; records may lie
-			r.reads[kind] = reads
+		reads = r.candidate.Reads(key.kind, key.action)
+		if len(r.reads) < maxAbout { // kinds and actions are few; records may lie
+			r.reads[key] = reads
 		}
 	}
 	return reads

@@ -247,3 +247,18 @@ func (s *Server) discardDead(ctx context.Context, in *deadDiscardInput) (*struct
 	}
 	return nil, s.Ledger.Remove(ctx, l.Letter)
 }
+
+// Resolve implements huma.Resolver: of a parameter that is given twice it is not
+// known which one is meant.
+func (in *deadListInput) Resolve(ctx huma.Context) []error {
+	u := ctx.URL()
+	var errs []error
+	for name, values := range u.Query() {
+		if len(values) > 1 {
+			errs = append(errs, &huma.ErrorDetail{Location: "query." + name, Message: "given more than once"})
+		}
+	}
+	return errs
+}
+
+var _ huma.Resolver = (*deadListInput)(nil)
