@@ -33,6 +33,11 @@ func (s *Server) describeContent() {
 		return &huma.Param{Name: "id", In: "path", Required: true, Description: "The video's id", Schema: &huma.Schema{Type: huma.TypeString, Format: "uuid"}}
 	}
 
+	// Not as describeHeaders would: the 204 here is no command's.
+	done := sc.resource("The file is the video's, and waited for")
+	done.Headers["Writ-Command"], done.Headers["Preference-Applied"] = required("The command's id"), required("wait (RFC 7240)")
+	sc.accepted.Headers["Writ-Command"] = required("The command's id")
+
 	put := s.describe(&huma.Operation{
 		OperationID: "upload-video-content", Method: http.MethodPut, Path: pathContent,
 		Summary:     "Send a video's file, whole or in pieces",
@@ -48,7 +53,7 @@ func (s *Server) describeContent() {
 		},
 		Errors: []int{400, 401, 403, 404, 409, 412, 413, 422},
 		Responses: map[string]*huma.Response{
-			"200": sc.resource("The file is the video's, and waited for"), "202": sc.accepted,
+			"200": done, "202": sc.accepted,
 			"204": {Description: "The piece is kept, the file is not complete", Headers: offset},
 		},
 	})

@@ -10,18 +10,22 @@ import (
 // huma knows them from the type of the output alone and puts them all at the
 // default status.
 func describeHeaders(doc *huma.OpenAPI) {
+	mutations := map[*huma.Operation]bool{}
 	for _, item := range doc.Paths {
 		for _, op := range []*huma.Operation{item.Get, item.Post, item.Put, item.Patch, item.Delete} {
-			if op != nil {
-				describeAnswers(op.Responses)
+			if op == nil {
+				continue
 			}
+			accepted, is := op.Responses["202"]
+			mutations[op] = is && accepted.Headers["Writ-Command"] != nil && accepted.Headers["Preference-Applied"] != nil
 		}
+	}
+	for op, is := range mutations { // after all of them were looked at: the operations of a kind share their 202
+		describeAnswers(op.Responses, is)
 	}
 }
 
-func describeAnswers(all map[string]*huma.Response) {
-	accepted, isMutation := all["202"]
-	isMutation = isMutation && accepted.Headers["Writ-Command"] != nil && accepted.Headers["Preference-Applied"] != nil
+func describeAnswers(all map[string]*huma.Response, isMutation bool) {
 	for status, r := range all {
 		if r.Headers == nil {
 			r.Headers = map[string]*huma.Header{}
