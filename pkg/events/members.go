@@ -5,7 +5,7 @@ import "bytes"
 // members hands the members of a JSON object to take, in order, while it reads
 // them: names and values as they stand. It reports false for what it does not
 // understand, which encoding/json is to read then: odd names, white space. It finds where values end; whether they are JSON is not asked.
-func members(object []byte, take func(name string, value []byte) bool) bool {
+func members(object []byte, take func(name, value []byte) bool) bool {
 	if len(object) < 2 || object[0] != '{' || object[len(object)-1] != '}' {
 		return false
 	}
@@ -24,7 +24,7 @@ func members(object []byte, take func(name string, value []byte) bool) bool {
 			}
 		}
 		n := valueEnd(rest[end+2:])
-		if n < 1 || !take(string(rest[1:end]), rest[end+2:end+2+n]) {
+		if n < 1 || !take(rest[1:end], rest[end+2:end+2+n]) {
 			return false
 		}
 		if rest = rest[end+2+n:]; len(rest) == 0 {

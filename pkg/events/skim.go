@@ -35,8 +35,8 @@ func Skim(data []byte) (*Event, error) {
 // leaves anything else to encoding/json.
 func skimDecision(e *Event) error {
 	d := &e.Decision
-	if members(e.RawDecision, func(name string, v []byte) bool {
-		switch name {
+	if members(e.RawDecision, func(name, v []byte) bool {
+		switch string(name) {
 		case "id":
 			return text(v, &d.ID)
 		case "stage":
@@ -44,10 +44,10 @@ func skimDecision(e *Event) error {
 		case "tenant":
 			return text(v, &d.Tenant)
 		case "principal":
-			return members(v, func(name string, v []byte) bool { return name != "id" || text(v, &d.Principal.ID) })
+			return members(v, func(name, v []byte) bool { return string(name) != "id" || text(v, &d.Principal.ID) })
 		case "resource":
-			return members(v, func(name string, v []byte) bool {
-				switch name {
+			return members(v, func(name, v []byte) bool {
+				switch string(name) {
 				case "kind":
 					return text(v, &d.Resource.Kind)
 				case "id":
@@ -61,8 +61,8 @@ func skimDecision(e *Event) error {
 			return text(v, (*string)(&d.Effect))
 		case "command":
 			d.Command = &CommandRef{}
-			return members(v, func(name string, v []byte) bool {
-				switch name {
+			return members(v, func(name, v []byte) bool {
+				switch string(name) {
 				case "id":
 					return text(v, &d.Command.ID)
 				case "sha256":
@@ -81,8 +81,8 @@ func skimDecision(e *Event) error {
 
 func skimCommand(e *Event) error {
 	c := &e.Command
-	if members(e.RawCommand, func(name string, v []byte) bool {
-		switch name {
+	if members(e.RawCommand, func(name, v []byte) bool {
+		switch string(name) {
 		case "id":
 			return text(v, &c.ID)
 		case "kind":
@@ -106,8 +106,8 @@ func skimCommand(e *Event) error {
 
 func skimOutcome(e *Event) error {
 	o := &e.Outcome
-	if members(e.RawOutcome, func(name string, v []byte) bool {
-		switch name {
+	if members(e.RawOutcome, func(name, v []byte) bool {
+		switch string(name) {
 		case "id":
 			return text(v, &o.ID)
 		case "command_id":
