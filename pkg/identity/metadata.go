@@ -33,7 +33,7 @@ const (
 // JSON (https://stytch.com/docs/api/metadata).
 const MaxMetadata = 4096
 
-// NoCommand, written as the command, takes the one away that is there.
+// NoCommand is written in the place of a command to take the one away that is there.
 const NoCommand = "none"
 
 // EncodeMetadata gives the trusted_metadata that replaces all memberships: a
