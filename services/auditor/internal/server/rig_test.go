@@ -65,6 +65,7 @@ type rig struct {
 	url    string
 	limits limits
 
+	handler  http.Handler
 	stopping chan struct{}
 }
 
@@ -120,6 +121,7 @@ func newRig(t testing.TB, options ...option) *rig {
 	})
 	must(t, err)
 	r.server, s.limits = s, r.limits
+	r.handler = h
 	web := httptest.NewServer(h)
 	r.url = web.URL
 	t.Cleanup(func() {

@@ -50,6 +50,8 @@ type Config struct {
 	Telemetry *telemetry.Telemetry
 	Log       *slog.Logger
 	Version   string
+	// TrustedProxies say where requests come from (WRIT_TRUSTED_PROXIES).
+	TrustedProxies request.Proxies
 	// Stopping is closed when the service drains: streams and exports end then.
 	// Nil means never.
 	Stopping <-chan struct{}
@@ -89,7 +91,7 @@ func (s *Server) Close() { s.watch.close() }
 
 func (s *Server) routes() http.Handler {
 	r := chi.NewRouter()
-	r.Use(request.Identify, middleware.GetHead, problem.Recover(s.Log))
+	r.Use(request.Identify(s.TrustedProxies), middleware.GetHead, problem.Recover(s.Log))
 	r.NotFound(problem.NotFound)
 	r.MethodNotAllowed(problem.MethodNotAllowed)
 	r.Get("/livez", s.Health.Livez)

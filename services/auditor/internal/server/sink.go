@@ -24,7 +24,6 @@ const sinkBuffer = 32 << 10
 
 func newSink(w http.ResponseWriter, within time.Duration) *sink {
 	control := http.NewResponseController(w)
-	_ = control.SetReadDeadline(time.Time{}) // the server's would end the request: it is read
 	return &sink{bufio.NewWriterSize(patient{w, control, within}, sinkBuffer), control}
 }
 

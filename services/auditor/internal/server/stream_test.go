@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"strings"
 	"sync"
@@ -338,4 +339,26 @@ func TestStreamBehindTheRetentionIsGone(t *testing.T) {
 	if it.Index == 0 || it.Index > n-900 {
 		t.Errorf("%d", it.Index)
 	}
+}
+
+// TestStreamOutlivesTheServersDeadlines serves as the service does, with times
+// for reading a request and for answering it that a stream exceeds.
+func TestStreamOutlivesTheServersDeadlines(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, func(r *rig) { r.limits.beat = 100 * time.Millisecond })
+	r.copying()
+	web := httptest.NewUnstartedServer(r.handler)
+	web.Config.ReadTimeout, web.Config.WriteTimeout = 300*time.Millisecond, 500*time.Millisecond
+	web.Start()
+	defer web.Close()
+	_, token := r.person("olive", in(user.DefaultTenant, "auditor"))
+	r.url = web.URL
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	s := r.follow(ctx, "kind=contact", token)
+	for began := time.Now(); time.Since(began) < 2*time.Second; {
+		_ = need(s.next())(t)
+	}
+	r.record(made(nil))
+	s.event(t, "decision")
 }
