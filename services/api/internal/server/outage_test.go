@@ -34,8 +34,8 @@ func unavailable(t *testing.T, all map[string]answer) {
 	}
 }
 
+// Not in parallel with others: it counts goroutines.
 func TestLedgerDownIs503(t *testing.T) {
-	t.Parallel()
 	var server *testkit.NATSServer
 	r := newRig(t, func(r *rig) { server = testkit.NATS(t); r.nats = server.URL() })
 	api := r.api()
