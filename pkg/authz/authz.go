@@ -9,7 +9,8 @@
 // a query plan that cannot be turned into SQL exactly.
 //
 // A query plan becomes an SQL condition with Plan.Filter (filter.go). The
-// condition never selects a row that Check would deny.
+// condition never selects a row that Check would deny, if the plan is Exact; if
+// it is not, the rows are to be checked before anybody sees them.
 package authz
 
 import (
@@ -38,7 +39,8 @@ type Authorizer interface {
 	// CheckAll decides about many resources for one principal: one Answer per
 	// item, in order, or an error and none.
 	CheckAll(ctx context.Context, batch Batch) ([]Answer, error)
-	// Plan tells which resources of a kind the principal may act on.
+	// Plan tells which resources of a kind the principal may act on; a PDP's may
+	// tell too many: see Plan.Exact.
 	Plan(ctx context.Context, req PlanRequest) (Plan, error)
 	// Revision identifies the policy files in force. Empty means unknown:
 	// decisions taken under it are always stale.

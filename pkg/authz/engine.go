@@ -122,7 +122,7 @@ func (e *Engine) Plan(ctx context.Context, req PlanRequest) (Plan, error) {
 		return Plan{}, err
 	}
 	p := Plan{CallID: callID, Kind: req.Kind, Action: req.Action, EvaluatedAt: at.UTC(), Took: time.Since(at), known: req.Attr,
-		Policy: events.Policy{Revision: s.revision, Scope: out.GetMatchedScopes()[req.Action]}, principal: principal, has: has}
+		Policy: events.Policy{Revision: s.revision, Scope: out.GetMatchedScopes()[req.Action]}, principal: principal, has: has, Exact: true}
 	return p.read(out.GetFilter(), out.GetValidationErrors())
 }
 

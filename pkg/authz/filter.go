@@ -41,7 +41,8 @@ const (
 )
 
 // Filter turns the plan into a condition on the rows of a kind, for "sqlite"
-// or "postgres". The condition selects the rows that a check of each allows.
+// or "postgres". The condition selects the rows that a check of each allows, if
+// the plan is Exact; else it may select more, which are to be checked.
 //
 // Columns come from def's attributes and its id, values are always bound. An
 // attribute that rows do not have, an operator or a type that cannot be mapped

@@ -31,8 +31,9 @@ const pdpBatch = 50
 // A PDP does not tell its policies' revision (WithRevision says it for them),
 // and what the engine knows of the policy files is not known here: a deny rule
 // whose condition fails is skipped (see failClosed), and a plan cannot be
-// refused for what Cerbos' planner leaves out (see ruleIndex). The rules in
-// policies/README.md, which a test holds policies/ to, keep clear of both.
+// refused for what Cerbos' planner leaves out (see ruleIndex), so that no plan
+// is Exact. The rules in policies/README.md, which a test holds policies/ to,
+// keep clear of both.
 type PDP struct {
 	client  *cerbos.GRPCClient
 	options options

@@ -40,6 +40,11 @@ type Plan struct {
 	Effect events.Effect
 	// Policy holds the revision, the matched scope and, for a deny, the reason.
 	Policy events.Policy
+	// Exact tells whether the plan says what a check of each resource says. The
+	// engine's plans do (roles.go). A PDP's need not: Cerbos' planner and its checks
+	// differ (docs/adr/0017), and a PDP does not tell what its policies say. Where
+	// it is false, whoever shows what Filter selects checks each of it before.
+	Exact bool
 	// Raw is the filter as Cerbos gives it, in JSON, for the decision's record.
 	Raw json.RawMessage
 
@@ -110,12 +115,12 @@ func (p *Plan) deny() {
 }
 
 // Extent tells how much the plan allows: allow (all), deny (none) or
-// conditional (some).
+// conditional (some). A plan that is not Exact never promises all.
 func (p Plan) Extent() string {
-	switch p.kind {
-	case Always:
+	switch {
+	case p.kind == Always && p.Exact:
 		return "allow"
-	case Never:
+	case p.kind == Never:
 		return "deny"
 	}
 	return "conditional"

@@ -12,18 +12,20 @@ import (
 	"github.com/writ-project/writ/pkg/kind"
 )
 
-// size of one round: about 1,100 cases, each on every row.
+// size of one round: each case is decided on every row.
 const (
-	diffActions    = 240
-	diffPrincipals = 5
-	diffRows       = 20
-	diffBatch      = 20 // cases that are asked for in one query
+	diffActions      = 240
+	diffPrincipals   = 5
+	diffCasesOfRound = diffActions * diffPrincipals // less those that are refused
+	diffRows         = 20
+	diffBatch        = 20 // cases that are asked for in one query
 )
 
 // round holds generated policies, principals and rows, and what Cerbos decided about them.
 type round struct {
 	rows    []kind.Row
 	cases   []diffCase
+	asked   int            // cases and refused plans
 	refused map[string]int // plans, by the reason why there are none
 }
 
@@ -41,16 +43,16 @@ type differences struct {
 	wider, narrower []string
 }
 
-func newRound(t *testing.T, g *generator) *round {
+func newRound(t *testing.T, g *generator, actions int) *round {
 	t.Helper()
-	return newRoundOn(t, g, func(dir string) string { return "embed:" + dir })
+	return newRoundOn(t, g, actions, func(dir string) string { return "embed:" + dir })
 }
 
 // newRoundOn decides by what a setting for a folder of policies opens.
-func newRoundOn(t *testing.T, g *generator, setting func(dir string) string) *round {
+func newRoundOn(t *testing.T, g *generator, n int, setting func(dir string) string) *round {
 	t.Helper()
 	var actions []genAction
-	for i := range diffActions {
+	for i := range n {
 		actions = append(actions, g.action(fmt.Sprintf("act%d", i)))
 	}
 	dir := t.TempDir()
@@ -64,7 +66,7 @@ func newRoundOn(t *testing.T, g *generator, setting func(dir string) string) *ro
 		t.Fatalf("generated policy: %v", err)
 	}
 	defer func() { _ = engine.Close() }()
-	r := &round{refused: map[string]int{}}
+	r := &round{asked: n * diffPrincipals, refused: map[string]int{}}
 	var principals []events.Principal
 	for i := range diffPrincipals {
 		principals = append(principals, g.principal(i))
@@ -123,20 +125,27 @@ func (r *round) store(t *testing.T, db *sql.DB) {
 	}
 	types := map[string]string{"count": "BIGINT", "score": "BIGINT", "ratio": "DOUBLE PRECISION", "open": "BOOLEAN", "flag": "BOOLEAN",
 		"due_at": "BIGINT", "created_at": "BIGINT", "updated_at": "BIGINT", "version": "BIGINT"}
-	var columns, marks []string
-	for i, c := range docKind.Columns {
+	var columns []string
+	for _, c := range docKind.Columns {
 		typ := types[c.Name]
 		if typ == "" {
 			typ = "TEXT"
 		}
 		columns = append(columns, quote(c.Name)+" "+typ)
-		marks = append(marks, fmt.Sprintf("$%d", i+1))
 	}
 	exec("DROP TABLE IF EXISTS docs")
 	exec("CREATE TABLE docs (" + strings.Join(columns, ", ") + ")")
+	var rows []string
+	var args []any
 	for _, row := range r.rows {
-		exec("INSERT INTO docs VALUES ("+strings.Join(marks, ", ")+")", docKind.Values(row)...)
+		var marks []string
+		for _, v := range docKind.Values(row) {
+			args = append(args, v)
+			marks = append(marks, fmt.Sprintf("$%d", len(args)))
+		}
+		rows = append(rows, "("+strings.Join(marks, ", ")+")")
 	}
+	exec("INSERT INTO docs VALUES "+strings.Join(rows, ", "), args...)
 }
 
 // filter gives the cases whose plans can become SQL, and counts the others.
