@@ -167,9 +167,9 @@ func (s *Server) searchResources(ctx context.Context, in *authzenInput) (*bodyOu
 	case page.limit() == 0:
 		return found[AuthzenEntity](nil, page.String(), contextOf(d)), nil
 	}
-	list, err := q.Store.List(ctx, def, store.Query{
+	list, err := q.page(ctx, plan, def, store.Query{
 		Tenant: q.caller.Tenant, Where: store.Where{SQL: filter.SQL, Args: filter.Args}, Cursor: page.At, Limit: page.limit(),
-	})
+	}, func(rows []kind.Row) ([]bool, error) { return q.allowedRows(ctx, p, def, a, rows) })
 	if fault.Is(err, fault.Invalid) {
 		return nil, errToken()
 	}
@@ -181,6 +181,30 @@ func (s *Server) searchResources(ctx context.Context, in *authzenInput) (*bodyOu
 		results[i] = AuthzenEntity{def.Name, row.ID}
 	}
 	return found(results, page.next(list.NextCursor), contextOf(d)), nil
+}
+
+// allowedRows checks what a plan selected as the plan was asked for, and records that.
+func (q *inquiry) allowedRows(ctx context.Context, p *person, def *kind.Definition, a action, rows []kind.Row) ([]bool, error) {
+	if len(rows) == 0 {
+		return nil, nil
+	}
+	items := make([]authz.Item, len(rows))
+	for i, row := range rows {
+		r := events.Resource{Kind: def.Name, ID: row.ID, Version: row.Version, Attr: def.Attrs(row)}
+		if a.name == kind.ActionCreate || a.name == kind.ActionUpdate {
+			r.Attr["changes"] = append([]string{}, a.changes...)
+		}
+		items[i] = authz.Item{Resource: r, Actions: []string{a.name}}
+	}
+	decisions, _, err := q.check(ctx, &p.Caller, items)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]bool, len(rows))
+	for i, d := range decisions {
+		out[i] = d.Effect == events.Allow
+	}
+	return out, q.recordAll(ctx, decisions)
 }
 
 // plan asks which resources a subject may do the action to.

@@ -97,10 +97,10 @@ func (k *resources) list(ctx context.Context, in *listInput) (*listOutput, error
 		out.Body.Items = []any{}
 		return out, nil
 	}
-	page, err := k.Store.List(ctx, k.def, store.Query{
+	page, err := k.page(ctx, plan, k.def, store.Query{
 		Tenant: c.Tenant, Where: store.Where{SQL: filter.SQL, Args: filter.Args}, Equals: equals,
 		Search: in.Q, Sort: in.Sort, Cursor: in.Cursor, Limit: in.Limit,
-	})
+	}, func(rows []kind.Row) ([]bool, error) { return k.allowed(ctx, c, kind.ActionList, rows) })
 	if err != nil {
 		return nil, err
 	}

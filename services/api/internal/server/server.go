@@ -103,6 +103,7 @@ type Server struct {
 	webhook *svix.Webhook // nil: not set up
 	signin  *signin.SignIn
 	rate    *limit.Rate
+	cursors cursors       // for lists by plans that are not exact
 	looking chan struct{} // a place for each that reads the end of the ledger
 	// unlisten ends the hearing of other instances' sessions that ended.
 	unlisten func()
@@ -115,6 +116,9 @@ func New(cfg Config) (*Server, http.Handler, error) {
 	var err error
 	if s.webhook, err = newWebhook(cfg.StytchWebhookSecret); err != nil {
 		return nil, nil, fmt.Errorf("STYTCH_WEBHOOK_SECRET: %w", err)
+	}
+	if s.cursors, err = newCursors(cfg.Keys); err != nil {
+		return nil, nil, err
 	}
 	if s.metrics, err = newMetrics(cfg.Telemetry.Meter()); err != nil {
 		return nil, nil, err
