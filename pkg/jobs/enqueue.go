@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"time"
 
@@ -100,24 +99,6 @@ func (c *Client) publish(ctx context.Context, m message) (sequence uint64, added
 		return 0, false, fault.Unreachable(Dependency, fmt.Errorf("enqueue on %s: %w", m.Queue, err))
 	}
 	return ack.Sequence, true, nil
-}
-
-// pending reads the message of a job that waits or runs; nil when it is over.
-func (c *Client) pending(ctx context.Context, queue, id string) (*message, *jetstream.RawStreamMsg, error) {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	raw, err := c.stream.GetLastMsgForSubject(ctx, events.JobSubject(queue, id))
-	if errors.Is(err, jetstream.ErrMsgNotFound) {
-		return nil, nil, nil
-	}
-	if err != nil {
-		return nil, nil, fault.Unreachable(Dependency, err)
-	}
-	var m message
-	if err := json.Unmarshal(raw.Data, &m); err != nil {
-		return nil, nil, fault.New(fault.Internal, "job", "read job %s: %v", id, err)
-	}
-	return &m, raw, nil
 }
 
 // job is the record of a message that no worker has seen yet.

@@ -140,7 +140,7 @@ func (c *contents) get(w http.ResponseWriter, r *http.Request) error {
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Content-Security-Policy", "default-src 'none'; sandbox")
 	h.Set("Cache-Control", "private, no-cache") // whether one may read it is asked each time
-	st := newStream(w, c.Stopping, streamStop)
+	st := newStream(w, false, c.Stopping, streamStop)
 	defer st.close()
 	st.alive()
 	http.ServeContent(&paced{stream: st, w: w}, r, "", v.UpdatedAt, file)

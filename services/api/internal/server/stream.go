@@ -26,6 +26,7 @@ const (
 // own pace.
 type stream struct {
 	rc      *http.ResponseController
+	takes   bool // it takes a body: its answer has no pace
 	stopped atomic.Bool
 	done    chan struct{}
 	ended   sync.WaitGroup
@@ -33,8 +34,8 @@ type stream struct {
 
 // newStream begins a stream; end it with close. When stopping is closed it is
 // cut off, an upload at once, so that what came can be kept, the others after streamStop.
-func newStream(w http.ResponseWriter, stopping <-chan struct{}, grace time.Duration) *stream {
-	s := &stream{rc: http.NewResponseController(w), done: make(chan struct{})}
+func newStream(w http.ResponseWriter, takes bool, stopping <-chan struct{}, grace time.Duration) *stream {
+	s := &stream{rc: http.NewResponseController(w), takes: takes, done: make(chan struct{})}
 	s.ended.Go(func() {
 		select {
 		case <-s.done:
@@ -47,8 +48,7 @@ func newStream(w http.ResponseWriter, stopping <-chan struct{}, grace time.Durat
 		case <-s.done:
 		case <-timer.C:
 			s.stopped.Store(true)
-			_ = s.rc.SetReadDeadline(time.Now()) // they fail for a connection that is gone
-			_ = s.rc.SetWriteDeadline(time.Now())
+			s.until(time.Now())
 		}
 	})
 	return s
@@ -64,17 +64,20 @@ func (s *stream) alive() {
 	if s.stopped.Load() {
 		return
 	}
-	at := time.Now().Add(paceTime)
-	_ = s.rc.SetReadDeadline(at)
-	_ = s.rc.SetWriteDeadline(at)
+	s.until(time.Now().Add(paceTime))
 	if s.stopped.Load() { // it came in between
-		_ = s.rc.SetReadDeadline(time.Now())
-		_ = s.rc.SetWriteDeadline(time.Now())
+		s.until(time.Now())
 	}
 }
 
-// answerable gives an answer time to be written, whatever became of the body.
-func (s *stream) answerable() { _ = s.rc.SetWriteDeadline(time.Now().Add(5 * time.Second)) }
+// until sets the deadlines; that fails for a connection that is gone.
+func (s *stream) until(at time.Time) {
+	_ = s.rc.SetReadDeadline(at)
+	if s.takes { // an answer may be waited for, and must reach also who is cut off
+		at = time.Time{}
+	}
+	_ = s.rc.SetWriteDeadline(at)
+}
 
 // paced reads or writes at the stream's pace.
 type paced struct {

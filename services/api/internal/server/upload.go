@@ -112,15 +112,19 @@ func (c *contents) put(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	cancel()
-	st := newStream(w, c.Stopping, 0)
+	st := newStream(w, true, c.Stopping, 0)
 	defer st.close()
-	defer st.answerable()
 	st.alive()
 	body := &paced{stream: st, r: r.Body}
+	take := c.putWhole
 	if in.ranged {
-		return c.putRange(w, r, in, body)
+		take = c.putRange
 	}
-	return c.putWhole(w, r, in, body)
+	err = take(w, r, in, body)
+	if st.stopped.Load() && fault.Is(err, fault.Malformed) { // it was cut here, not by the client
+		err = fault.Unreachable("api", err)
+	}
+	return err
 }
 
 // mayUpload decides about the bytes and records that.

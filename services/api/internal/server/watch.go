@@ -84,7 +84,7 @@ func (c *contents) watch(w http.ResponseWriter, r *http.Request) error {
 	}
 	defer unlisten()
 	cancel()
-	st := newStream(w, c.Stopping, 0)
+	st := newStream(w, false, c.Stopping, 0)
 	defer st.close()
 	h := w.Header()
 	h.Set("Content-Type", "text/event-stream")
