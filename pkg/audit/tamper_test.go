@@ -174,11 +174,18 @@ func TestTrimmedLogIsProven(t *testing.T) {
 		r.fill(1300)
 		r.sign()
 		e := need(r.read.At(t.Context(), Decisions, 600))(t)
+		full := strings.HasSuffix(t.Name(), "/redis") // a full Redis is trimmed, too
+		if full {
+			r.do("CONFIG", "SET", "maxmemory", "1")
+		}
 		removed, more, err := r.log.Trim(t.Context(), Decisions, time.UnixMilli(int64(e.ID.Ms)))
 		if err != nil || removed != 512 || more {
 			t.Fatal(removed, more, err)
 		}
 		must(t, r.log.TrimExplained(t.Context()))
+		if full {
+			r.do("CONFIG", "SET", "maxmemory", "0")
+		}
 		report := need(r.verify())(t)
 		if report.Decisions.First != 512 || report.Decisions.Entries != 268 || report.Outcomes.First != 0 || !report.Sequences || report.FirstSequence < 512 {
 			t.Fatalf("%+v", report)
