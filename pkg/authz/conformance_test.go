@@ -1,13 +1,20 @@
 package authz
 
 import (
+	"context"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
+	policyv1 "github.com/cerbos/cerbos/api/genpb/cerbos/policy/v1"
+	"github.com/cerbos/cerbos/private/ruletable/compile"
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
@@ -30,7 +37,7 @@ func TestEngineAndPDPAgree(t *testing.T) {
 	g := &generator{Rand: rand.New(rand.NewPCG(diffSeed(t), 2))}
 	allowed, reasons := 0, map[string]int{}
 	for i := range conformanceCases {
-		req := g.request(i)
+		req := g.request(t, i)
 		have, err := engine.Check(t.Context(), req)
 		if err != nil {
 			t.Fatalf("engine: %v: %+v", err, req)
@@ -47,7 +54,7 @@ func TestEngineAndPDPAgree(t *testing.T) {
 				allowed++
 			}
 			// Lists are asked for by plan, which has a reason of its own.
-			if r.Effect == events.Deny && r.Policy.Reason == "" && r.Action != "list" && slices.Contains(shipped[req.Resource.Kind], r.Action) {
+			if r.Effect == events.Deny && r.Policy.Reason == "" && r.Action != "list" && slices.Contains(shipped(t)[req.Resource.Kind], r.Action) {
 				t.Errorf("%s of %s is denied without a reason: %+v", r.Action, req.Resource.Kind, req)
 			}
 			reasons[r.Policy.Reason]++
@@ -66,7 +73,7 @@ func TestBatchesAgree(t *testing.T) {
 	g := &generator{Rand: rand.New(rand.NewPCG(diffSeed(t), 3))}
 	batch := Batch{Principal: principal("sam", "user")}
 	for i := range 3*pdpBatch + 7 {
-		r := g.request(i)
+		r := g.request(t, i)
 		batch.Items = append(batch.Items, Item{Resource: r.Resource, Actions: r.Actions})
 	}
 	have, err := engine.CheckAll(t.Context(), batch)
@@ -98,9 +105,9 @@ func TestPlansAgree(t *testing.T) {
 		pdp := open(t, "grpc://"+testkit.Cerbos(t, policies), WithTimeout(time.Minute))
 		g := &generator{Rand: rand.New(rand.NewPCG(diffSeed(t), 5))}
 		for i := range conformanceCases / 2 {
-			r := g.request(i)
+			r := g.request(t, i)
 			def := pick(g, kinds.All...)
-			req := PlanRequest{Principal: r.Principal, Kind: def.Name, Action: pick(g, append(shipped[def.Name], "purge")...), Scope: r.Scope,
+			req := PlanRequest{Principal: r.Principal, Kind: def.Name, Action: pick(g, append(slices.Clone(shipped(t)[def.Name]), "purge")...), Scope: r.Scope,
 				Attr: map[string]any{"changes": pick(g, []string{}, []string{"notes"}, []string{"owner_id"}), "tenant": pick(g, "default", "acme", "globex")}}
 			if g.IntN(3) == 0 {
 				delete(req.Attr, "tenant")
@@ -174,27 +181,75 @@ func TestPlansAgree(t *testing.T) {
 	})
 }
 
-// shipped are the kinds that there are policies for, and what can be done with them.
-var shipped = func() map[string][]string {
-	all := map[string][]string{
-		"user":    {"sync", "read", "list", "create", "update", "delete", "roles"},
-		"tenant":  {"read", "list", "create", "update", "members"},
-		"command": {"read", "list"},
-		"dead":    {"list", "read", "replay", "discard"},
-		"audit":   {"list", "read", "export", "verify", "tail", "stream"},
-		"authzen": {"check"},
-	}
-	for _, d := range kinds.All {
-		all[d.Name] = append([]string{"create", "read", "list", "update", "delete"}, d.Actions()...)
-		for _, h := range d.Hidden {
-			all[d.Name] = append(all[d.Name], h.Action)
-		}
+// shipped are the kinds that there are policies for, and what these say can be done with them.
+func shipped(t testing.TB) map[string][]string {
+	t.Helper()
+	all, err := shippedOnce()
+	if err != nil {
+		t.Fatal(explain(err))
 	}
 	return all
-}()
+}
+
+var shippedOnce = sync.OnceValues(func() (map[string][]string, error) {
+	table, err := compile.Compile(context.Background(), os.DirFS(policies))
+	if err != nil {
+		return nil, err
+	}
+	all := map[string][]string{}
+	for _, row := range table.GetRules() {
+		kind, action := row.GetResource(), nameOf(row.GetAction())
+		if row.GetPolicyKind() == policyv1.Kind_KIND_RESOURCE && !action.pattern && !slices.Contains(all[kind], action.text) {
+			all[kind] = append(all[kind], action.text)
+		}
+	}
+	for _, actions := range all {
+		slices.Sort(actions)
+	}
+	return all, nil
+})
+
+// attrs are attributes that fit a kind's schema, beside those that there are.
+func (g *generator) attrs(t testing.TB, kind string, attr map[string]any) {
+	t.Helper()
+	raw, err := os.ReadFile(filepath.Join(policies, "_schemas", kind+".json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var schema struct {
+		Required   []string
+		Properties map[string]struct {
+			Type string
+			Enum []any
+		}
+	}
+	if err := json.Unmarshal(raw, &schema); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range slices.Sorted(maps.Keys(schema.Properties)) {
+		p := schema.Properties[name]
+		if attr[name] != nil || !slices.Contains(schema.Required, name) && g.IntN(2) == 0 {
+			continue
+		}
+		switch {
+		case len(p.Enum) > 0:
+			attr[name] = pick(g, p.Enum...)
+		case p.Type == "string":
+			attr[name] = pick(g, "sam", "rim", "x")
+		case p.Type == "number", p.Type == "integer":
+			attr[name] = g.IntN(100)
+		case p.Type == "boolean":
+			attr[name] = g.IntN(2) == 0
+		case p.Type == "array":
+			attr[name] = pick(g, []string{}, []string{"notes"}, []string{"owner_id"})
+		}
+	}
+}
 
 // request makes a request about one of the shipped kinds; every third breaks a rule of its schema.
-func (g *generator) request(i int) Request {
+func (g *generator) request(t testing.TB, i int) Request {
+	t.Helper()
+	shipped := shipped(t)
 	people := []string{"sam", "rim", "alice", "break-glass", g.text() + "x"}
 	tenant := pick(g, "default", "default", "acme", "globex")
 	p := events.Principal{ID: pick(g, people...), Attr: map[string]any{"tenant": tenant}}
@@ -236,8 +291,9 @@ func (g *generator) request(i int) Request {
 		r.Attr["principal_id"] = pick(g, people...)
 	case "authzen":
 		r.Attr["subject"] = pick(g, people...)
-	case "dead":
-		r.Attr["reason"] = pick(g, "", "mended")
+	case "nonsense":
+	default:
+		g.attrs(t, kind, r.Attr)
 	}
 	if i%3 == 0 {
 		switch g.IntN(9) {
@@ -263,7 +319,7 @@ func (g *generator) request(i int) Request {
 	}
 	actions := shipped[kind]
 	if g.IntN(2) == 0 { // one alone: a schema is left out only if it is for every action of the request
-		actions = []string{pick(g, append(actions, "purge")...)}
+		actions = []string{pick(g, append(slices.Clone(actions), "purge")...)}
 	}
 	req := Request{Principal: p, Resource: r, Actions: append(slices.Clone(actions), "purge")}
 	if len(actions) == 1 {

@@ -18,6 +18,7 @@ import (
 	"github.com/cerbos/cerbos/private/ruletable/compile"
 	"github.com/cerbos/cerbos/private/verify"
 	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/writ-project/writ/pkg/events"
 	"github.com/writ-project/writ/pkg/kind"
@@ -101,24 +102,55 @@ func TestPoliciesKeepTheirRules(t *testing.T) {
 		}
 	}
 	// Cerbos looks a kind's schemas up in one scope: the request's, if any kind has a policy there.
-	schemas := map[string]map[string]string{}
+	have := map[string]map[string]*policyv1.Schemas{}
 	for id, meta := range table.GetMeta() {
-		kind, scope, _ := strings.Cut(meta.GetFqn(), "/")
-		if strings.HasPrefix(kind, "cerbos.resource.") {
-			if schemas[scope] == nil {
-				schemas[scope] = map[string]string{}
+		name, scope, _ := strings.Cut(meta.GetFqn(), "/")
+		if kind, ok := strings.CutPrefix(name, "cerbos.resource."); ok {
+			if have[scope] == nil {
+				have[scope] = map[string]*policyv1.Schemas{}
 			}
-			schemas[scope][kind] = table.GetSchemas()[id].String()
+			have[scope][strings.TrimSuffix(kind, ".vdefault")] = table.GetSchemas()[id]
 		}
 	}
-	if len(schemas) != 2 || len(schemas[""]) != len(shipped) {
-		t.Errorf("scopes and kinds: %v", schemas)
+	scopes, kinds := policyFolder(t)
+	if diff := cmp.Diff(scopes, slices.Sorted(maps.Keys(have))); diff != "" || len(scopes) < 2 {
+		t.Errorf("folders - , scopes + %s, want the root and a tenant's at least", diff)
 	}
-	for scope, have := range schemas {
-		if diff := cmp.Diff(schemas[""], have); diff != "" {
-			t.Errorf("scope %q must have a policy for every kind, with the schemas of the root: root - , scope + %s", scope, diff)
+	for scope, schemas := range have {
+		if diff := cmp.Diff(kinds, slices.Sorted(maps.Keys(schemas))); diff != "" {
+			t.Errorf("scope %q must have a policy for every kind, in a file of its name: root - , scope + %s", scope, diff)
+		}
+		for _, kind := range kinds {
+			want := have[""][kind]
+			if want.GetPrincipalSchema().GetRef() != "cerbos:///principal.json" || want.GetResourceSchema().GetRef() != "cerbos:///"+kind+".json" {
+				t.Errorf("%s must be held to principal.json and %s.json: %v", kind, kind, want)
+			}
+			if !proto.Equal(want, schemas[kind]) {
+				t.Errorf("%s in scope %q must have the schemas of the root: %v, want %v", kind, scope, schemas[kind], want)
+			}
 		}
 	}
+}
+
+// policyFolder reads off the folder which scopes there are, each a folder of its
+// own but for the root "", and which kinds: a file each.
+func policyFolder(t *testing.T) (scopes, kinds []string) {
+	t.Helper()
+	entries, err := os.ReadDir(policies)
+	if err != nil {
+		t.Fatal(err)
+	}
+	scopes = []string{""}
+	for _, e := range entries { // sorted
+		kind, policy := strings.CutSuffix(e.Name(), ".yaml")
+		switch {
+		case policy:
+			kinds = append(kinds, kind)
+		case e.IsDir() && !slices.Contains([]string{"_schemas", "derived_roles", "principals", "tests"}, e.Name()):
+			scopes = append(scopes, e.Name())
+		}
+	}
+	return scopes, kinds
 }
 
 // What Cerbos' planner says at once, as a PDP does, is what the engine puts
@@ -129,7 +161,7 @@ func TestPoliciesNeedNoParts(t *testing.T) {
 	for _, def := range kinds.All {
 		for _, roles := range everybody {
 			for _, id := range []string{"sam", "break-glass"} {
-				for _, action := range shipped[def.Name] {
+				for _, action := range shipped(t)[def.Name] {
 					req := PlanRequest{Principal: of("default", id, append([]string{"guest"}, roles...)...), Kind: def.Name, Action: action, Tenant: "default",
 						Attr: map[string]any{"tenant": "default", "changes": []string{}}}
 					want, err := engine.Plan(t.Context(), req)
