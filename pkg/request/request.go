@@ -4,7 +4,6 @@ package request
 
 import (
 	"context"
-	"net"
 	"net/http"
 	"strings"
 
@@ -29,21 +28,21 @@ type info struct {
 }
 
 // Identify is a middleware that gives every request an id, or keeps the
-// caller's if it is 1 to 128 visible ASCII characters, and sends it back.
-func Identify(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		id := r.Header.Get(IDHeader)
-		if !plain(id, 128) {
-			id = uuid.NewString()
-		}
-		w.Header().Set(IDHeader, id)
-		remote, _, err := net.SplitHostPort(r.RemoteAddr)
-		if err != nil {
-			remote = r.RemoteAddr
-		}
-		i := &info{RequestInfo: events.RequestInfo{ID: id, Method: r.Method, Remote: remote}, r: r}
-		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), contextKey{}, i)))
-	})
+// caller's if it is 1 to 128 visible ASCII characters, and sends it back. Where
+// the request comes from is its connection's address, or what the trusted
+// proxies say.
+func Identify(trusted Proxies) func(http.Handler) http.Handler {
+	return func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			id := r.Header.Get(IDHeader)
+			if !plain(id, 128) {
+				id = uuid.NewString()
+			}
+			w.Header().Set(IDHeader, id)
+			i := &info{RequestInfo: events.RequestInfo{ID: id, Method: r.Method, Remote: trusted.client(r)}, r: r}
+			next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), contextKey{}, i)))
+		})
+	}
 }
 
 // plain reports whether s is 1 to limit visible ASCII characters.

@@ -26,6 +26,7 @@ import (
 	"github.com/writ-project/writ/pkg/kinds"
 	"github.com/writ-project/writ/pkg/ledger"
 	"github.com/writ-project/writ/pkg/limit"
+	"github.com/writ-project/writ/pkg/request"
 	"github.com/writ-project/writ/pkg/store"
 	"github.com/writ-project/writ/pkg/telemetry"
 	"github.com/writ-project/writ/services/api/internal/server"
@@ -45,6 +46,9 @@ type Config struct {
 	StytchProjectID string `env:"STYTCH_PROJECT_ID,required,notEmpty"`
 	StytchSecret    string `env:"STYTCH_SECRET,required,notEmpty"`
 	StytchBaseURL   string `env:"STYTCH_BASE_URL"`
+
+	// TrustedProxies are the address ranges (CIDR, separated by commas) whose X-Forwarded-For says where a request comes from.
+	TrustedProxies string `env:"WRIT_TRUSTED_PROXIES"`
 
 	StytchWebhookSecret string `env:"STYTCH_WEBHOOK_SECRET"`
 	BootstrapAdmin      string `env:"WRIT_BOOTSTRAP_ADMIN"`
@@ -92,6 +96,10 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	keys, err := events.ParseKeyring(cfg.SealKeys)
 	if err != nil {
 		return fmt.Errorf("WRIT_SEAL_KEYS: %w", err)
+	}
+	proxies, err := request.ParseProxies(cfg.TrustedProxies)
+	if err != nil {
+		return fmt.Errorf("WRIT_TRUSTED_PROXIES: %w", err)
 	}
 	tel, err := telemetry.Setup(ctx, "writ-api", cfg.Version)
 	if err != nil {
@@ -156,7 +164,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		Telemetry: tel, Log: cfg.Log, Version: cfg.Version, PublicURL: cfg.PublicURL, OwnURL: "http://localhost:" + port, Local: cfg.Local, Mailbox: cfg.Mailbox, Stopping: ctx.Done(),
 		Content: files, MaxUpload: int64(min(cfg.MaxUpload, math.MaxInt64/2)), Jobs: background,
 		StytchWebhookSecret: cfg.StytchWebhookSecret, BootstrapAdmin: cfg.BootstrapAdmin, WebhooksAllowPrivate: cfg.WebhooksAllowPrivate,
-		MaxInFlight: cfg.MaxInFlight, RateLimit: cfg.RateLimit, Backlog: backlog,
+		TrustedProxies: proxies, MaxInFlight: cfg.MaxInFlight, RateLimit: cfg.RateLimit, Backlog: backlog,
 	})
 	if err != nil {
 		return err

@@ -23,6 +23,7 @@ import (
 	"github.com/writ-project/writ/pkg/events"
 	"github.com/writ-project/writ/pkg/health"
 	"github.com/writ-project/writ/pkg/ledger"
+	"github.com/writ-project/writ/pkg/request"
 	"github.com/writ-project/writ/pkg/telemetry"
 	"github.com/writ-project/writ/services/auditor/internal/server"
 	"github.com/writ-project/writ/services/auditor/internal/stream"
@@ -40,6 +41,9 @@ type Config struct {
 	AuditKeyFile string `env:"WRIT_AUDIT_KEY_FILE,required,notEmpty"`
 	// AuditRetention is how long entries are kept in Redis; 0 means for ever.
 	AuditRetention time.Duration `env:"WRIT_AUDIT_RETENTION" envDefault:"720h"`
+
+	// TrustedProxies are the address ranges (CIDR, separated by commas) whose X-Forwarded-For says where a request comes from.
+	TrustedProxies string `env:"WRIT_TRUSTED_PROXIES"`
 
 	// What follows is for those who look into the log; the copying needs none of it.
 	DatabaseURL     string `env:"WRIT_DATABASE_URL,required,notEmpty"`
@@ -90,6 +94,10 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	if err != nil {
 		return errors.New("WRIT_REDIS_URL: want redis://[user:password@]host:port/db") // the cause may hold the password
 	}
+	proxies, err := request.ParseProxies(cfg.TrustedProxies)
+	if err != nil {
+		return fmt.Errorf("WRIT_TRUSTED_PROXIES: %w", err)
+	}
 	tel, err := telemetry.Setup(ctx, "writ-auditor", cfg.Version)
 	if err != nil {
 		return err
@@ -137,7 +145,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	g, ctx := errgroup.WithContext(ctx)
 	srv, handler, err := server.New(by.config(server.Config{
 		Audit: audit.NewReader(rdb), Key: key.PublicKey, Ledger: led, Keys: keys, Health: probes, Telemetry: tel, Log: cfg.Log,
-		Version: cfg.Version, Stopping: ctx.Done(),
+		Version: cfg.Version, TrustedProxies: proxies, Stopping: ctx.Done(),
 	}))
 	if err != nil {
 		return err

@@ -26,6 +26,7 @@ import (
 	"github.com/writ-project/writ/pkg/ledger"
 	"github.com/writ-project/writ/pkg/limit"
 	"github.com/writ-project/writ/pkg/problem"
+	"github.com/writ-project/writ/pkg/request"
 	"github.com/writ-project/writ/pkg/store"
 	"github.com/writ-project/writ/pkg/stytchemu"
 	"github.com/writ-project/writ/pkg/telemetry"
@@ -59,6 +60,7 @@ type rig struct {
 
 	webhookSecret string
 	backlog       *limit.Backlog
+	proxies       request.Proxies
 }
 
 type option func(*rig)
@@ -129,7 +131,7 @@ func (r *rig) api() string {
 	s, h, err := New(Config{
 		Ledger: r.connect(r.nats), Store: r.store, Authz: r.authz, Identity: r.id, Keys: r.keys, Kinds: kinds.All,
 		Health: health.New(), Telemetry: r.tel, Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Version: "test",
-		Stopping: r.stopping, StytchWebhookSecret: r.webhookSecret, Backlog: r.backlog, OwnURL: "http://localhost",
+		Stopping: r.stopping, StytchWebhookSecret: r.webhookSecret, Backlog: r.backlog, TrustedProxies: r.proxies, OwnURL: "http://localhost",
 	})
 	must(r.t, err)
 	web := httptest.NewServer(h)

@@ -70,6 +70,8 @@ type Config struct {
 	StytchWebhookSecret string
 	// BootstrapAdmin is the address of the first admin (WRIT_BOOTSTRAP_ADMIN); "" for none.
 	BootstrapAdmin string
+	// TrustedProxies say where requests come from (WRIT_TRUSTED_PROXIES).
+	TrustedProxies request.Proxies
 	// MaxInFlight is how many requests are worked on at a time; 0 means no limit.
 	MaxInFlight uint
 	// RateLimit is how many requests a second one principal may send to this
@@ -143,7 +145,7 @@ func (s *Server) Close() {
 
 func (s *Server) routes() http.Handler {
 	r := chi.NewRouter()
-	r.Use(request.Identify, middleware.GetHead, problem.Recover(s.Log))
+	r.Use(request.Identify(s.TrustedProxies), middleware.GetHead, problem.Recover(s.Log))
 	r.NotFound(problem.NotFound)
 	r.MethodNotAllowed(problem.MethodNotAllowed)
 	r.Get("/livez", s.Health.Livez)

@@ -60,7 +60,7 @@ func (s *SignIn) Send(r *http.Request, a Ask) ([]*http.Cookie, error) {
 	if a.Role != "" && (!s.Local || !slices.Contains(user.Roles, a.Role)) {
 		return nil, fault.InvalidField("body.role", "there is no such role to choose")
 	}
-	if err := allow(s.limits.ip, r, remoteIP(r)); err != nil {
+	if err := allow(s.limits.ip, r, remoteIP(r.Context())); err != nil {
 		return nil, err
 	}
 	if err := allow(s.limits.address, r, address); err != nil {

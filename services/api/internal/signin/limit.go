@@ -1,17 +1,17 @@
 package signin
 
 import (
+	"context"
 	"hash/maphash"
 	"math"
-	"net"
 	"net/http"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/go-chi/httprate"
 
 	"github.com/writ-project/writ/pkg/fault"
+	"github.com/writ-project/writ/pkg/request"
 )
 
 // The limits, of each api instance: they are counted before Stytch is called.
@@ -41,14 +41,9 @@ func allow(l *httprate.RateLimiter, r *http.Request, key string) error {
 	return e
 }
 
-// remoteIP is the address that a request came from.
-func remoteIP(r *http.Request) string {
-	host, _, err := net.SplitHostPort(r.RemoteAddr)
-	if err != nil {
-		host = r.RemoteAddr
-	}
-	host, _, _ = strings.Cut(host, "%") // a zone
-	return httprate.CanonicalizeIP(host)
+// remoteIP is the address that a request came from, of IPv6 the /64.
+func remoteIP(ctx context.Context) string {
+	return httprate.CanonicalizeIP(request.Info(ctx).Remote)
 }
 
 // sketch counts requests by key for httprate in memory of one size whoever sends

@@ -36,7 +36,7 @@ func (s *SignIn) Redeem(r *http.Request, token string) (*Redeemed, error) {
 	if !ok {
 		return nil, fault.New(fault.Unauthenticated, "foreign-link", "the sign-in link was asked for by another browser")
 	}
-	if err := allow(s.limits.tries, r, remoteIP(r)); err != nil {
+	if err := allow(s.limits.tries, r, remoteIP(r.Context())); err != nil {
 		return nil, err
 	}
 	before := value(r, s.cookies.session)
