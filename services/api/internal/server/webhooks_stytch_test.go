@@ -2,12 +2,15 @@ package server
 
 import (
 	"context"
+	"crypto/hmac"
+	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -173,25 +176,78 @@ func TestTheFirstAdmin(t *testing.T) {
 	})
 	must(t, err)
 	defer s.Close()
-	signIn := func(id string) {
+	signIn := func(id string, verified bool) {
 		t.Helper()
-		must(t, s.bootstrap(t.Context(), need(r.store.Get(t.Context(), user.Kind, id))(t)))
+		found := need(r.id.User(t.Context(), id))(t)
+		if found.EmailVerified { // nobody has opened a mailed link
+			t.Errorf("%+v", found)
+		}
+		found.EmailVerified = verified
+		must(t, s.bootstrap(t.Context(), need(r.store.Get(t.Context(), user.Kind, id))(t), found))
 	}
 	other, _ := r.in("other", nil)
 	first, _ := r.in("first", tenants{"acme": roles("admin")})
-	signIn(other)
+	alike, _ := r.in("fir\u017ft", nil)
+	signIn(other, true)
+	signIn(alike, true)
+	signIn(first, false) // by a password, say, of whoever knew the address
 	if all := r.events(); len(all) != 0 {
 		t.Fatalf("somebody else: %+v", all[0].Decision)
 	}
-	signIn(first)
+	signIn(first, true)
 	all := r.events()
 	if len(all) != 1 || all[0].Command.Action != user.ActionBootstrap || all[0].Command.ResourceID != first || all[0].Command.PrincipalID != user.System ||
 		string(all[0].Command.Body) != `{"tenant":"default","roles":["admin"]}` || all[0].Decision.Effect != events.Allow {
 		t.Fatalf("%d %+v", len(all), all)
 	}
 	r.in("boss", tenants{"default": roles("admin")})
-	signIn(first)
+	signIn(first, true)
 	if all := r.events(); len(all) != 1 {
 		t.Errorf("although there is an admin: %+v", all[1].Decision)
 	}
+}
+
+// FuzzStytchWebhook: nothing but what the secret signed is believed, and the library agrees with the definition.
+func FuzzStytchWebhook(f *testing.F) {
+	const secret = "whsec_YSBzZWNyZXQgb2YgdGhpcnR5LXR3byBieXRlcywgc28="
+	signer := need(newWebhook(secret))(f)
+	key := []byte("a secret of thirty-two bytes, so")
+	at := time.Now()
+	stamp := strconv.FormatInt(at.Unix(), 10)
+	body := event("UPDATE", "user-test-00000000-0000-4000-8000-000000000000")
+	good := need(signer.Sign("msg_1", at, []byte(body)))(f)
+	f.Add("msg_1", int64(0), good, body)
+	f.Add("msg_1", int64(600), good, body)
+	f.Add("msg_1", int64(0), "v1,", "")
+	f.Add("", int64(0), "v2,x v1,x", "{}")
+	f.Add("a.b", int64(-400), "v1a,AAAA "+good, `{"object_type":"user","id":1}`)
+	f.Add("msg_1", int64(0), strings.Repeat("v1,AAAA ", 40)+good, body)
+	f.Fuzz(func(t *testing.T, id string, off int64, signature, body string) {
+		if strings.ContainsAny(id+signature, "\r\n") {
+			t.Skip("no header can be so")
+		}
+		seconds := at.Unix() + off%100_000
+		header := http.Header{"Svix-Id": {id}, "Svix-Timestamp": {strconv.FormatInt(seconds, 10)}, "Svix-Signature": {signature}}
+		mac := hmac.New(sha256.New, key)
+		fmt.Fprintf(mac, "%s.%d.%s", id, seconds, body)
+		right := base64.StdEncoding.EncodeToString(mac.Sum(nil))
+		signed := slices.Contains(strings.Split(signature, " "), "v1,"+right)
+		err := signer.Verify([]byte(body), header)
+		if err == nil && !signed && !strings.Contains(signature, right) {
+			t.Fatalf("believed: %q %q %q", id, signature, body)
+		}
+		if late := time.Since(time.Unix(seconds, 0)).Abs(); err == nil && late > 5*time.Minute+2*time.Second {
+			t.Fatalf("believed although it is %s off", late)
+		}
+		// What is signed is read without a panic, whatever it is.
+		var e stytchEvent
+		_ = json.Unmarshal([]byte(body), &e)
+		_ = plainText(e.ID)
+		if stamp == header.Get("Svix-Timestamp") && id != "" {
+			header.Set("Svix-Signature", "v1,"+right)
+			if err := signer.Verify([]byte(body), header); err != nil {
+				t.Fatalf("not believed although it is signed: %v", err)
+			}
+		}
+	})
 }

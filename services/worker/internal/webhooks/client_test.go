@@ -135,6 +135,7 @@ func TestAnswersAreNotTrusted(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 	server.Close()
+	w.client.CloseIdleConnections()
 	if _, err := ask(server.URL); err == nil || err.Error() != "the connection was refused" {
 		t.Errorf("%v", err)
 	}
