@@ -134,6 +134,8 @@ type Item struct {
 	DecisionID string
 	// Command is, of an outcome, the ledger sequence of its command.
 	Command uint64
+	// Leaf is LeafHash where that was computed already; zero means not.
+	Leaf tlog.Hash
 }
 
 // Batch is what one append adds.
@@ -148,8 +150,12 @@ type Batch struct {
 func (b Batch) Leaves(l Log) []tlog.Hash {
 	var out []tlog.Hash
 	for _, item := range b.Items {
-		if item.Log == l {
+		switch {
+		case item.Log != l:
+		case item.Leaf == tlog.Hash{}:
 			out = append(out, item.LeafHash())
+		default:
+			out = append(out, item.Leaf)
 		}
 	}
 	return out

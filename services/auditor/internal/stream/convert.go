@@ -7,6 +7,7 @@ import (
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
+	"golang.org/x/mod/sumdb/tlog"
 
 	"github.com/writ-project/writ/pkg/audit"
 	"github.com/writ-project/writ/pkg/events"
@@ -22,46 +23,75 @@ type converted struct {
 	checkpoint *events.Checkpoint // the last one in the batch
 }
 
+// message is a message of the ledger that was read and verified.
+type message struct {
+	ledger.Record
+	event   *events.Event // nil if it cannot be read
+	refused error         // why it cannot be believed
+	leaf    tlog.Hash     // of a decision or an outcome
+}
+
+// read reads and verifies a batch.
+func (w *Writer) read(batch []ledger.Record) []message {
+	out := make([]message, len(batch))
+	for i, r := range batch {
+		m := message{Record: r}
+		if m.event, m.refused = events.Skim(r.Data); m.refused == nil {
+			m.refused = m.event.Verify(w.Seals, r.Subject)
+		}
+		if m.refused == nil && m.event.Type != events.TypeCheckpoint {
+			m.leaf = tlog.RecordHash(record(m.event))
+		}
+		out[i] = m
+	}
+	return out
+}
+
+// record gives the bytes that are an entry of a log.
+func record(e *events.Event) []byte {
+	if e.Type == events.TypeOutcome {
+		return e.RawOutcome
+	}
+	return e.RawDecision
+}
+
 // convert makes the entries of a batch. What cannot be believed becomes a dead
 // letter and no entry; unless it is known, from when it was copied before.
-func (f *follower) convert(ctx context.Context, batch []ledger.Record, known bool) (*converted, error) {
+func (f *follower) convert(ctx context.Context, batch []message, known bool) (*converted, error) {
 	c := &converted{
 		Batch:  audit.Batch{Items: make([]audit.Item, 0, len(batch)), Start: batch[0].Sequence, Sequence: batch[len(batch)-1].Sequence},
 		taken:  len(batch),
 		traces: make([]context.Context, 0, len(batch)),
 	}
 	ms := max(f.head.Decisions.Last.Ms, f.head.Outcomes.Last.Ms)
-	for _, r := range batch {
-		e, err := events.Skim(r.Data)
-		if err == nil {
-			err = e.Verify(f.Seals, r.Subject)
-		}
-		if err != nil {
+	for _, m := range batch {
+		e := m.event
+		if m.refused != nil {
 			if e != nil && f.signedHere(e) {
 				c.checkpoint = &e.Checkpoint
 			}
 			if !known {
-				if err := f.bury(ctx, r, err); err != nil {
+				if err := f.bury(ctx, m.Record, m.refused); err != nil {
 					return nil, err
 				}
 			}
-			c.explain(r.Sequence, audit.WhyRefused)
+			c.explain(m.Sequence, audit.WhyRefused)
 			continue
 		}
-		item := audit.Item{Entry: audit.Entry{Log: audit.Decisions, Record: e.RawDecision, Seal: e.Seal.String()}, DecisionID: e.Decision.ID}
-		switch e.Type {
-		case events.TypeCheckpoint:
+		if e.Type == events.TypeCheckpoint {
 			c.checkpoint = &e.Checkpoint
-			c.explain(r.Sequence, audit.WhyCheckpoint)
+			c.explain(m.Sequence, audit.WhyCheckpoint)
 			continue
-		case events.TypeOutcome:
-			item.Log, item.Record, item.DecisionID, item.Command = audit.Outcomes, e.RawOutcome, e.Outcome.DecisionID, e.Outcome.Sequence
 		}
 		// A clock that stepped back must not break the order of the ids.
-		ms = max(ms, uint64(max(r.Time.UnixMilli(), 0)))
-		item.ID = audit.ID{Ms: ms, Sequence: r.Sequence}
+		ms = max(ms, uint64(max(m.Time.UnixMilli(), 0)))
+		item := audit.Item{Leaf: m.leaf, DecisionID: e.Decision.ID, Entry: audit.Entry{
+			Log: audit.Decisions, ID: audit.ID{Ms: ms, Sequence: m.Sequence}, Record: record(e), Seal: e.Seal.String()}}
+		if e.Type == events.TypeOutcome {
+			item.Log, item.DecisionID, item.Command = audit.Outcomes, e.Outcome.DecisionID, e.Outcome.Sequence
+		}
 		c.Items = append(c.Items, item)
-		c.traces = append(c.traces, telemetry.Extract(context.Background(), r.Header))
+		c.traces = append(c.traces, telemetry.Extract(context.Background(), m.Header))
 	}
 	return c, nil
 }

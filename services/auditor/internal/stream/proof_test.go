@@ -119,7 +119,7 @@ func TestEditedTailIsNotSigned(t *testing.T) {
 				r.fill(9)
 				enough := errors.New("enough")
 				if err := r.ledger.Follow(t.Context(), w.own.sequence+1, func(ctx context.Context, batch []ledger.Record) error {
-					must(t, f.take(ctx, batch))
+					must(t, f.take(ctx, f.read(batch)))
 					if f.own.Decisions.Size()+f.own.Outcomes.Size() == 69 {
 						return enough
 					}

@@ -303,7 +303,7 @@ func TestIDsStayMonotonic(t *testing.T) {
 	for i, step := range []time.Duration{0, time.Second, -time.Hour, 2 * time.Second} {
 		batch = append(batch, ledger.Record{Sequence: uint64(i + 1), Subject: m.Subject, Data: m.Data, Time: base.Add(step)})
 	}
-	c := need(f.convert(t.Context(), batch, false))(t)
+	c := need(f.convert(t.Context(), f.read(batch), false))(t)
 	var got []string
 	for _, e := range c.Items {
 		got = append(got, e.ID.String())

@@ -6,13 +6,47 @@ import (
 	"fmt"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/writ-project/writ/pkg/audit"
 	"github.com/writ-project/writ/pkg/events"
 	"github.com/writ-project/writ/pkg/ledger"
 )
 
+// run copies until something fails. The next batch is read while this one is
+// appended: two batches are in memory beside what the ledger keeps ready.
+func (f *follower) run(ctx context.Context, progress *bool) error {
+	g, ctx := errgroup.WithContext(ctx)
+	batches := make(chan []message)
+	from := f.own.sequence + 1
+	g.Go(func() error {
+		return f.Ledger.Follow(ctx, from, func(ctx context.Context, batch []ledger.Record) error {
+			select {
+			case batches <- f.read(batch):
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		})
+	})
+	g.Go(func() error {
+		for {
+			select {
+			case batch := <-batches:
+				*progress = true
+				if err := f.take(ctx, batch); err != nil {
+					return err
+				}
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+	})
+	return g.Wait()
+}
+
 // take appends a batch, or what of it is not in Redis yet.
-func (f *follower) take(ctx context.Context, batch []ledger.Record) error {
+func (f *follower) take(ctx context.Context, batch []message) error {
 	if err := f.connects(batch[0].Sequence); err != nil {
 		return err
 	}
@@ -68,7 +102,7 @@ func (f *follower) connects(sequence uint64) error {
 
 // step takes the first there messages of a batch, which Redis has already, or if
 // there are none appends all of it.
-func (f *follower) step(ctx context.Context, batch []ledger.Record, there int) (*converted, error) {
+func (f *follower) step(ctx context.Context, batch []message, there int) (*converted, error) {
 	if there > 0 {
 		batch = batch[:there]
 	}

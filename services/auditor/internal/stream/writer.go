@@ -1,9 +1,9 @@
 // Package stream writes the audit log: it follows the ledger and appends every
 // decision and outcome, once and in order, to the logs of pkg/audit.
 //
-//	LEDGER ──▶ take ──▶ Append (compare and append) ──▶ Redis
-//	             │
-//	             └─▶ snapshot ──▶ signer ──▶ checkpoints: Redis, LEDGER
+//	LEDGER ──▶ read ──▶ take ──▶ Append (compare and append) ──▶ Redis
+//	                      │
+//	                      └─▶ snapshot ──▶ signer ──▶ checkpoints: Redis, LEDGER
 //
 // The logs in Redis are the position, so two auditors may race: the one that
 // loses goes on behind what the other has written. Each keeps the trees that it
@@ -161,10 +161,7 @@ func (w *Writer) follow(ctx context.Context, progress *bool) error {
 	defer guard.Wait()
 	defer cancel(nil)
 	guard.Go(func() { w.guard(ctx, cancel) })
-	err = w.Ledger.Follow(ctx, w.own.sequence+1, func(ctx context.Context, batch []ledger.Record) error {
-		*progress = true
-		return f.take(ctx, batch)
-	})
+	err = f.run(ctx, progress)
 	if cause := context.Cause(ctx); errors.Is(cause, audit.ErrMoved) {
 		return cause
 	}
