@@ -34,7 +34,7 @@ func (s *stack) freshJWT(t testing.TB, token string) string {
 func TestSignInGivesTokensThatAuthenticate(t *testing.T) {
 	s := start(t)
 	in := s.signIn(t, "Sam@example.com")
-	if in.User.Email != "sam@example.com" || in.Session.UserID != in.User.ID || !strings.HasPrefix(in.Session.ID, "session-test-") {
+	if in.User.Email != "sam@example.com" || !in.User.EmailVerified || in.Session.UserID != in.User.ID || !strings.HasPrefix(in.Session.ID, "session-test-") {
 		t.Fatalf("signed in %+v", in)
 	}
 	for _, token := range []string{in.JWT, in.Token} {

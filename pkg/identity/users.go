@@ -12,10 +12,13 @@ import (
 
 // User is a user as Stytch has it.
 type User struct {
-	ID        string // user-test-<uuid>
-	Email     string // the first one
-	FirstName string
-	LastName  string
+	ID    string // user-test-<uuid>
+	Email string // the first one
+	// EmailVerified says that the user has proven that the address is theirs. Who
+	// signed in by another way than a mailed link may not have.
+	EmailVerified bool
+	FirstName     string
+	LastName      string
 	// Tenants are the memberships in trusted_metadata, by tenant.
 	Tenants map[string]user.Membership
 	// RolesCommand is the id of the command that wrote Tenants last, "" if none did.
@@ -191,7 +194,7 @@ func userFrom(u *users.User) (User, error) {
 	}
 	out := User{ID: u.UserID, Tenants: tenants, RolesCommand: commandIn(u.TrustedMetadata)}
 	if len(u.Emails) > 0 {
-		out.Email = u.Emails[0].Email
+		out.Email, out.EmailVerified = u.Emails[0].Email, u.Emails[0].Verified
 	}
 	if u.Name != nil {
 		out.FirstName, out.LastName = u.Name.FirstName, u.Name.LastName

@@ -9,17 +9,28 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/writ-project/writ/pkg/events"
+	"github.com/writ-project/writ/pkg/identity"
 	"github.com/writ-project/writ/pkg/kind"
 	"github.com/writ-project/writ/pkg/kind/user"
 )
+
+// sameAddress compares e-mail addresses whatever the case of their ASCII letters.
+// strings.EqualFold would take ſ for s and the Kelvin sign for k.
+func sameAddress(a, b string) bool {
+	return lowerASCII(a) == lowerASCII(strings.TrimSpace(b))
+}
 
 // bootstrap makes the user whom WRIT_BOOTSTRAP_ADMIN names an admin of the
 // default tenant, if they have just signed in and it has none: by a command of
 // the system's own, decided and recorded like any other. It is decided again
 // when it is applied, so only the first of several makes an admin.
-func (s *Server) bootstrap(ctx context.Context, row kind.Row) error {
+//
+// found is what Stytch says of them now. An address that is not verified there
+// makes nobody an admin: a password or another way to sign in that the project
+// has, too, gives a session to whoever merely knows the address.
+func (s *Server) bootstrap(ctx context.Context, row kind.Row, found identity.User) error {
 	u := row.Value.(*user.User)
-	if s.BootstrapAdmin == "" || !strings.EqualFold(u.Email, s.BootstrapAdmin) || user.IsAdmin(row, user.DefaultTenant) {
+	if s.BootstrapAdmin == "" || !found.EmailVerified || !sameAddress(found.Email, s.BootstrapAdmin) || user.IsAdmin(row, user.DefaultTenant) {
 		return nil
 	}
 	if found, err := s.anyAdmin(ctx, ""); found || err != nil {

@@ -207,7 +207,7 @@ func (s *Server) sync(ctx context.Context, p events.Principal, version int64) (k
 	if err != nil {
 		return kind.Row{}, err
 	}
-	if err := s.bootstrap(ctx, row); err != nil { // whoever signed in is signed in all the same
+	if err := s.bootstrap(ctx, row, found); err != nil { // whoever signed in is signed in all the same
 		s.Log.WarnContext(ctx, "the first admin was not made", "user", p.ID, "error", err)
 	}
 	return row, nil
