@@ -28,14 +28,9 @@ func (u *User) tenants() []string {
 	return slices.Sorted(maps.Keys(u.Tenants))
 }
 
-// Elsewhere reports whether the user is in another tenant as well.
+// Elsewhere reports whether the user is in another tenant than this one.
 func (u *User) Elsewhere(tenant string) bool {
-	for t := range u.Tenants {
-		if t != tenant {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(u.tenants(), func(t string) bool { return t != tenant })
 }
 
 // Seen gives a copy of the user as these tenants see them: what they are in
@@ -56,13 +51,16 @@ func (u *User) Seen(tenants ...string) *User {
 // makes or finds (u as Stytch knows them, nil for nobody). They become a guest
 // of the command's tenant, so that its admins can see them and give them roles.
 // The name of somebody who is in other tenants is not for one tenant to change,
-// except for the default one.
+// except for the default one. Who was in the default tenant for being in no other
+// is from now on by name: else whoever knows an address could take its user out
+// of there, rename and delete them.
 func (n New) After(u *User, tenant string) (first, last string, tenants map[string]Membership) {
-	if u == nil {
+	made := u == nil
+	if made {
 		u = &User{}
 	}
 	first, last = u.FirstName, u.LastName
-	if tenant == DefaultTenant || !u.Elsewhere(tenant) {
+	if made || tenant == DefaultTenant || !u.Elsewhere(tenant) {
 		if n.FirstName != "" {
 			first = n.FirstName
 		}
@@ -72,6 +70,9 @@ func (n New) After(u *User, tenant string) (first, last string, tenants map[stri
 	}
 	if tenants = maps.Clone(u.Tenants); tenants == nil {
 		tenants = map[string]Membership{}
+	}
+	if len(tenants) == 0 && !made {
+		tenants[DefaultTenant] = Membership{Roles: []string{Guest}}
 	}
 	if _, is := tenants[tenant]; !is {
 		tenants[tenant] = Membership{Roles: []string{Guest}}

@@ -70,7 +70,8 @@ func TestAfterACreate(t *testing.T) {
 		{"another's", "acme", "Old", "Name", as(map[string]user.Membership{"globex": of("user")}), map[string]user.Membership{"globex": of("user"), "acme": of("guest")}},
 		{"one of two", "acme", "Old", "Name", as(shared), shared},
 		{"one of two, by default", "default", "New", "Name", as(shared), map[string]user.Membership{"acme": of("user"), "globex": of("admin"), "default": of("guest")}},
-		{"of no tenant", "acme", "New", "Name", as(nil), map[string]user.Membership{"acme": of("guest")}},
+		{"of no tenant, so of default", "acme", "Old", "Name", as(nil), map[string]user.Membership{"default": of("guest"), "acme": of("guest")}},
+		{"of no tenant, by default", "default", "New", "Name", as(nil), map[string]user.Membership{"default": of("guest")}},
 	} {
 		first, last, tenants := n.After(c.is, c.tenant)
 		if first != c.first || last != c.last || !reflect.DeepEqual(tenants, c.tenants) {
@@ -79,6 +80,11 @@ func TestAfterACreate(t *testing.T) {
 	}
 	if len(shared) != 2 {
 		t.Error("the row's map was changed")
+	}
+	// Whoever signed in once and was given nothing cannot be deleted by a tenant whose admin knows the address.
+	_, _, tenants := n.After(as(nil), "acme")
+	if attrs := user.Attrs(as(tenants), "acme"); attrs["tenant"] != "acme" || attrs[user.AttrElsewhere] != true {
+		t.Errorf("%v", attrs)
 	}
 }
 
