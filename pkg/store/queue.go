@@ -120,6 +120,21 @@ func (s *Store) queued(ctx context.Context, query string, args ...any) (all []Qu
 	return all, nil
 }
 
+// Waiting counts the queued commands, and costs less than QueueLength.
+func (s *Store) Waiting(ctx context.Context) (n uint64, err error) {
+	err = s.reading(ctx, func() error {
+		rows, err := s.query(ctx, s.prepared, "SELECT count(*) FROM queue")
+		if err != nil {
+			return err
+		}
+		return each(rows, func() error { return rows.Scan(&n) })
+	})
+	if err != nil {
+		return 0, fmt.Errorf("count the queue: %w", err)
+	}
+	return n, nil
+}
+
 // QueueLength counts the queued commands, and gives when the oldest of them was
 // issued; the zero time when there is none.
 func (s *Store) QueueLength(ctx context.Context) (n int, oldest time.Time, err error) {

@@ -155,6 +155,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		}
 		return n, err
 	})
+	queue := limit.NewBacklog(cfg.MaxBacklog, st.Waiting)
 	_, port, err := net.SplitHostPort(cfg.Listener.Addr().String())
 	if err != nil {
 		return fmt.Errorf("WRIT_API_ADDR: %w", err)
@@ -164,7 +165,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		Telemetry: tel, Log: cfg.Log, Version: cfg.Version, PublicURL: cfg.PublicURL, OwnURL: "http://localhost:" + port, Local: cfg.Local, Mailbox: cfg.Mailbox, Stopping: ctx.Done(),
 		Content: files, MaxUpload: int64(min(cfg.MaxUpload, math.MaxInt64/2)), Jobs: background,
 		StytchWebhookSecret: cfg.StytchWebhookSecret, BootstrapAdmin: cfg.BootstrapAdmin, WebhooksAllowPrivate: cfg.WebhooksAllowPrivate,
-		TrustedProxies: proxies, MaxInFlight: cfg.MaxInFlight, RateLimit: cfg.RateLimit, Backlog: backlog,
+		TrustedProxies: proxies, MaxInFlight: cfg.MaxInFlight, RateLimit: cfg.RateLimit, Backlog: backlog, Queue: queue,
 	})
 	if err != nil {
 		return err
@@ -173,6 +174,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return backlog.Run(ctx) })
+	g.Go(func() error { return queue.Run(ctx) })
 	g.Go(func() error {
 		return probes.Serve(ctx, &http.Server{
 			Handler: handler, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: time.Minute,

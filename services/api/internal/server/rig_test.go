@@ -60,6 +60,7 @@ type rig struct {
 
 	webhookSecret string
 	backlog       *limit.Backlog
+	queue         *limit.Backlog
 	proxies       request.Proxies
 }
 
@@ -131,7 +132,7 @@ func (r *rig) api() string {
 	s, h, err := New(Config{
 		Ledger: r.connect(r.nats), Store: r.store, Authz: r.authz, Identity: r.id, Keys: r.keys, Kinds: kinds.All,
 		Health: health.New(), Telemetry: r.tel, Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Version: "test",
-		Stopping: r.stopping, StytchWebhookSecret: r.webhookSecret, Backlog: r.backlog, TrustedProxies: r.proxies, OwnURL: "http://localhost",
+		Stopping: r.stopping, StytchWebhookSecret: r.webhookSecret, Backlog: r.backlog, Queue: r.queue, TrustedProxies: r.proxies, OwnURL: "http://localhost",
 	})
 	must(r.t, err)
 	web := httptest.NewServer(h)

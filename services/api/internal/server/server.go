@@ -79,6 +79,10 @@ type Config struct {
 	RateLimit uint
 	// Backlog refuses commands while too many wait to be applied; nil means never.
 	Backlog *limit.Backlog
+	// Queue refuses commands for Stytch while too many of those wait, which may be
+	// for as long as Stytch is away; nil means never. They count by themselves, so
+	// that they keep nobody else's commands out.
+	Queue *limit.Backlog
 	// Content keeps the files of videos, of at most MaxUpload bytes each; nil: there
 	// are no routes for them.
 	Content   *content.Store

@@ -12,6 +12,7 @@ import (
 	"github.com/writ-project/writ/pkg/events"
 	"github.com/writ-project/writ/pkg/fault"
 	"github.com/writ-project/writ/pkg/gate"
+	"github.com/writ-project/writ/pkg/kind/user"
 	"github.com/writ-project/writ/pkg/problem"
 	"github.com/writ-project/writ/pkg/request"
 	"github.com/writ-project/writ/pkg/store"
@@ -109,6 +110,11 @@ func (s *Server) same(ctx context.Context, o *order, c *command, fingerprint str
 func (s *Server) submit(ctx context.Context, o *order, d *events.Decision, c events.Command) (*command, error) {
 	if err := s.Backlog.Check(); err != nil {
 		return nil, err
+	}
+	if c.Kind == user.Kind.Name && user.External(c.Action) {
+		if err := s.Queue.Check(); err != nil {
+			return nil, err
+		}
 	}
 	c.ID, c.Tenant, c.PrincipalID, c.Fingerprint = o.commandID, o.caller.Tenant, o.caller.ID, o.fingerprint
 	c.IssuedAt = time.Now().UTC()
