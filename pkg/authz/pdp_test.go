@@ -146,6 +146,24 @@ func TestOddPlansAreNoFilter(t *testing.T) {
 	}
 }
 
+// A PDP's plan that selects everything promises nothing: its rows are to be checked.
+func TestPlanOfAPDPIsNotExact(t *testing.T) {
+	pdp := serve(t, fakePDP{plan: func(*requestv1.PlanResourcesRequest) (*responsev1.PlanResourcesResponse, error) {
+		return &responsev1.PlanResourcesResponse{ResourceKind: "contact", Actions: []string{"list"},
+			Filter: &enginev1.PlanResourcesFilter{Kind: enginev1.PlanResourcesFilter_KIND_ALWAYS_ALLOWED}}, nil
+	}})
+	for name, a := range map[string]Authorizer{"PDP": pdp, "engine": open(t, "embed:"+policies)} {
+		plan, err := a.Plan(t.Context(), PlanRequest{Principal: principal("ann", "admin"), Kind: "contact", Action: "list", Attr: map[string]any{"tenant": "default"}})
+		want := map[bool]string{true: "allow", false: "conditional"}[plan.Exact]
+		if err != nil || plan.Exact != (name == "engine") || plan.Extent() != want {
+			t.Errorf("%s: exact %v, %s, %v", name, plan.Exact, plan.Extent(), err)
+		}
+	}
+	if (Plan{}).Exact {
+		t.Error("a plan is exact unless said otherwise")
+	}
+}
+
 // What the PDP reports as an error is never a denial, and its kind tells who is at fault.
 func TestPDPErrorsAreSorted(t *testing.T) {
 	for code, want := range map[codes.Code]fault.Kind{

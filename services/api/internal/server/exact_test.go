@@ -145,7 +145,7 @@ func (r *rig) pages(t *testing.T, api, token string, limit int) (ids []string) {
 		}
 		plain, err := base64.RawURLEncoding.DecodeString(cursor)
 		if _, own := r.authz.(*authz.Engine); !own && (err != nil || strings.Contains(string(plain), "hidden")) {
-			t.Fatalf("a cursor tells of its row: %s, %v", plain, err)
+			t.Errorf("a cursor tells of its row: %s, %v", plain, err)
 		}
 	}
 	t.Fatal("there is no end of pages")
