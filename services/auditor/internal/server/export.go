@@ -79,7 +79,7 @@ func (s *Server) export(ctx context.Context, in *exportInput) (*huma.StreamRespo
 		return nil, err
 	}
 	x := &export{Server: s, caller: c}
-	x.search = search{filter: &in.Filter, tenant: c.Tenant, span: in.span(), waits: true}
+	x.search = search{filter: &in.Filter, tenant: c.Tenant, span: in.span(), waits: true, whole: true, index: -1}
 	if err := x.open(ctx, in); err != nil {
 		leave()
 		return nil, err
@@ -145,6 +145,9 @@ func (x *export) write(ctx context.Context, out *sink, f format) error {
 		if errors.Is(err, errCovered) {
 			break
 		}
+		if err == nil && x.ended {
+			err = x.nothingLeft(ctx)
+		}
 		if err != nil {
 			return err
 		}
@@ -164,6 +167,34 @@ func (x *export) write(ctx context.Context, out *sink, f format) error {
 		return err
 	}
 	return out.flush()
+}
+
+// errMissing cuts an export off that is not all that its checkpoint covers.
+var errMissing = errors.New("entries that the checkpoint covers were not there to be exported")
+
+// nothingLeft makes sure that an export which found no more entries found all of
+// them: the log may just have been lost, or be filled anew. The entry after the
+// last one is behind the span, or the checkpoint does not cover it.
+func (x *export) nothingLeft(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
+	defer cancel()
+	next := x.index + 1
+	if x.index < 0 { // none was found: then the last one is not meant, or none is kept
+		next = x.checkpoint.Tree.N - 1
+	}
+	if next < 0 || next >= x.checkpoint.Tree.N {
+		return nil
+	}
+	e, err := x.Audit.At(ctx, audit.Decisions, next)
+	switch {
+	case errors.Is(err, audit.ErrTrimmed) && x.index < 0:
+		return nil
+	case err != nil:
+		return err
+	case !e.ID.Less(x.span.From) && !x.span.To.Less(e.ID):
+		return errMissing
+	}
+	return nil
 }
 
 func newJSONL(s *sink, x *export) format { return &jsonl{s, x} }

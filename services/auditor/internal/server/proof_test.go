@@ -6,11 +6,14 @@ import (
 	"encoding/csv"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	"github.com/redis/go-redis/v9"
 	"golang.org/x/mod/sumdb/tlog"
 
 	"github.com/writ-project/writ/pkg/audit"
@@ -287,6 +290,53 @@ func TestExportThatIsCutOffIsNotTakenForComplete(t *testing.T) {
 	}
 	if err.Error() != "unexpected EOF" {
 		t.Fatalf("the export ended with %v", err)
+	}
+}
+
+// between does something once, between two steps of the log that are read.
+type between struct {
+	counter
+	once sync.Once
+	do   func()
+}
+
+func (b *between) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	counted := b.counter.ProcessHook(next)
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		if b.steps.Load() == 2 && cmd.Name() == "xrange" {
+			b.once.Do(b.do)
+		}
+		return counted(ctx, cmd)
+	}
+}
+
+// TestExportThatMissesEntriesIsNotTakenForComplete takes entries away while
+// they are exported: by retention, and by the loss of all of Redis.
+func TestExportThatMissesEntriesIsNotTakenForComplete(t *testing.T) {
+	t.Parallel()
+	for name, take := range map[string]func(ctx context.Context, rdb *redis.Client) error{
+		"trimmed": func(ctx context.Context, rdb *redis.Client) error {
+			_, _, err := audit.NewAppender(rdb, 0).Trim(ctx, audit.Decisions, time.Now())
+			return err
+		},
+		"lost": func(ctx context.Context, rdb *redis.Client) error { return rdb.FlushAll(ctx).Err() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t)
+			r.fill(5000, odd)
+			_, token := r.person("olive", in(user.DefaultTenant, "auditor"))
+			other := redis.NewClient(need(redis.ParseURL(r.redis))(t))
+			defer other.Close()
+			var failed error
+			r.rdb.AddHook(&between{do: func() { failed = take(t.Context(), other) }})
+			res := need(http.DefaultClient.Do(r.request(t.Context(), "/v1/decisions/export?format=csv", token)))(t)
+			defer res.Body.Close()
+			n, err := io.Copy(io.Discard, res.Body)
+			if failed != nil || n == 0 || err == nil || err.Error() != "unexpected EOF" {
+				t.Fatalf("the export ended with %v after %d bytes; %v", err, n, failed)
+			}
+		})
 	}
 }
 

@@ -23,6 +23,10 @@ type search struct {
 	until   time.Time
 	// waits says that visit may have to wait for a client: it keeps no place meanwhile.
 	waits bool
+	// whole says that a search which misses an entry fails, as when the log is
+	// trimmed or filled anew meanwhile; index is that of the last entry, -1 before.
+	whole bool
+	index int64
 
 	looked     int      // entries looked at so far
 	unreadable int      // of which that many are no decisions
@@ -59,7 +63,10 @@ func (s *Server) runStep(ctx context.Context, q *search, visit func(found) (bool
 		return false, nil
 	}
 	for _, e := range entries {
-		q.at = e.ID
+		if q.whole && q.index >= 0 && e.Index != q.index+1 {
+			return false, audit.ErrTrimmed
+		}
+		q.at, q.index = e.ID, e.Index
 		q.span = after(q.span, e.ID)
 		q.looked++
 		g, ok := glanceAt(e.Record)
