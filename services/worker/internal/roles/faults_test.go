@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/writ-project/writ/pkg/events"
+	"github.com/writ-project/writ/pkg/identity"
 	"github.com/writ-project/writ/pkg/kind"
 	"github.com/writ-project/writ/pkg/kind/contact"
 	"github.com/writ-project/writ/pkg/kind/user"
@@ -144,6 +145,45 @@ func TestOutage(t *testing.T) {
 			r.agrees(id, "finance", "user")
 		}
 	})
+}
+
+// TestCredentialsThatStytchDoesNotTake: commands wait until they are right, and
+// one that has had its effect is not decided anew meanwhile.
+func TestCredentialsThatStytchDoesNotTake(t *testing.T) {
+	for _, action := range []string{user.ActionRoles, user.ActionDelete} {
+		t.Run(action, func(t *testing.T) {
+			t.Parallel()
+			r := sqlite(t)
+			ann, bob := r.person("ann@example.com", "user"), r.person("bob@example.com", "user")
+			p := r.start(func(here point) bool { return here == afterCall })
+			done := r.submit(r.boss, action, ann.ID, user.RolesChange{Roles: []string{"manager"}})
+			<-p.died
+			p.end()
+			boss := *r.user(r.boss.ID) // who may no longer do that
+			boss.Tenants, boss.Version = in("user"), boss.Version+1
+			must(t, r.store.Update(t.Context(), func(ctx context.Context, tx *store.Tx) error {
+				return tx.PutRows(ctx, user.Kind, []kind.Row{{Meta: &boss.Meta, Value: &boss}})
+			}))
+			p = r.start(nil, func(w *Worker) {
+				c := need(identity.New(t.Context(), identity.Config{ProjectID: project, Secret: "secret-test-of-another-project-000000000", BaseURL: r.base}))(t)
+				t.Cleanup(c.Close)
+				w.Stytch = c
+			})
+			if row := r.status(done, events.StatusRetrying); row.Code != "unauthorized-credentials" {
+				t.Errorf("%+v", row)
+			}
+			late := r.roles(bob.ID, "manager")
+			p.end()
+			r.start(nil)
+			all := r.outcomes(done, late)
+			if all[done].Status != events.StatusApplied || all[late].Status != events.StatusRejected {
+				t.Errorf("%+v", all)
+			}
+			if codes := r.dead(); len(codes) > 0 {
+				t.Errorf("dead letters: %v", codes)
+			}
+		})
+	}
 }
 
 // TestRetryAfterIsHonoured: nobody calls before Stytch wants to be called.

@@ -82,6 +82,7 @@ func (w *Worker) schedule(ctx, held context.Context, lose context.CancelCauseFun
 	stopping, grace := ctx.Done(), (<-chan time.Time)(nil)
 	var died error
 	var pause time.Time // Stytch asked for it: its limits are the project's
+	strangers := 0      // how often in a row it did not take our credentials: all commands' trouble
 	for {
 		ending := stopping == nil || held.Err() != nil || died != nil
 		if look && !ending {
@@ -120,14 +121,20 @@ func (w *Worker) schedule(ctx, held context.Context, lose context.CancelCauseFun
 				died = e.err
 			case e.err == nil:
 				delete(lanes, e.name)
+				strangers = 0
 			case errors.Is(e.err, errBusy):
 				la.until = time.Now().Add(w.timing.first / 4)
 			default:
 				la.failures++
 				wait := w.backoff(la.failures, e.err)
 				la.until = time.Now().Add(wait)
-				if asked := time.Now().Add(identity.RetryAfter(e.err)); asked.After(pause) {
-					pause = asked
+				asked := identity.RetryAfter(e.err)
+				if ours(e.err) {
+					strangers++
+					asked = w.backoff(strangers, e.err)
+				}
+				if until := time.Now().Add(asked); until.After(pause) {
+					pause = until
 				}
 				w.Log.WarnContext(ctx, "a command for Stytch waits", "user", e.name, "failures", la.failures, "wait", wait, "error", e.err)
 			}
