@@ -33,7 +33,7 @@ type filter struct {
 	Since     age    `help:"Only from this long ago on: 10m, 12h, 7d." placeholder:"AGE"`
 	Kind      string `help:"Only about resources of this kind." placeholder:"KIND"`
 	Action    string `help:"Only this action." placeholder:"ACTION"`
-	Effect    string `help:"Only allow, or only deny." enum:"allow,deny,," default:"" placeholder:"EFFECT"`
+	Effect    string `help:"Only allow, or only deny." enum:"allow,deny," default:"" placeholder:"EFFECT"`
 	Principal string `help:"Only about this principal, by id." placeholder:"ID"`
 	Resource  string `help:"Only about the resource with this id." placeholder:"ID"`
 }

@@ -20,9 +20,12 @@ type tailCmd struct {
 	target
 	filter
 	Follow bool   `short:"f" help:"Go on with new ones, and reconnect when the auditor is away."`
-	Count  int    `short:"n" help:"How many of the last ones, without --since." default:"20"`
+	Count  *int   `short:"n" help:"How many of the last ones; 20 without --since, all with it." placeholder:"N"`
 	Output string `short:"o" help:"pretty or json: the decision's bytes, one a line." enum:"pretty,json" default:"pretty"`
 }
+
+// lastOnes is how many a tail begins with.
+const lastOnes = 20
 
 // Run prints decisions, oldest first.
 func (c *tailCmd) Run(a *app) error {
@@ -32,10 +35,16 @@ func (c *tailCmd) Run(a *app) error {
 	}
 	f := &follower{app: a, remote: r, t: newTerminal(a.out), output: c.Output, query: c.query()}
 	switch {
-	case c.Since != 0 && !c.Follow:
+	case c.Count != nil && *c.Count < 0:
+		return fmt.Errorf("--count: %d is negative", *c.Count)
+	case c.Count == nil && c.Since != 0 && !c.Follow:
 		return f.since()
-	case c.Since == 0:
-		if err := f.newest(c.Count); err != nil {
+	case c.Count != nil || c.Since == 0:
+		n := lastOnes
+		if c.Count != nil {
+			n = *c.Count
+		}
+		if err := f.newest(n); err != nil {
 			return err
 		}
 		f.query.Del("from")
@@ -119,7 +128,9 @@ func (f *follower) newest(n int) error {
 	}
 	if n > 0 && len(items) == 0 {
 		// There were none at all, so none comes twice, whatever the clocks say.
-		f.since0 = began.Add(-time.Hour).UTC().Format(time.RFC3339)
+		if f.since0 = f.query.Get("from"); f.since0 == "" {
+			f.since0 = began.Add(-time.Hour).UTC().Format(time.RFC3339)
+		}
 	}
 	return nil
 }

@@ -216,6 +216,10 @@ func (c *replayCmd) queued(a *app, candidate *authz.Candidate) (*whatif.Report, 
 	})
 }
 
+// ratedFrom is how many decisions it takes to tell a rate: each rule is compiled
+// when it is first needed, and of a few decisions that takes most of the time.
+const ratedFrom = 10_000
+
 func (c *replayCmd) show(a *app, report, queued *whatif.Report) error {
 	if c.Output == "json" {
 		e := json.NewEncoder(a.out)
@@ -227,8 +231,12 @@ func (c *replayCmd) show(a *app, report, queued *whatif.Report) error {
 		}{report, report.Rate(), queued})
 	}
 	t := newTerminal(a.out)
-	fmt.Fprintf(t, "%s decisions replayed with %s (revision %s) in %s, %s a second; %s different questions\n",
-		thousands(report.Replayed), c.Candidate, report.Revision, report.Took.Round(time.Millisecond), thousands(int(report.Rate())), thousands(report.Evaluated))
+	rate := ""
+	if report.Replayed >= ratedFrom {
+		rate = fmt.Sprintf(", %s a second", thousands(int(report.Rate())))
+	}
+	fmt.Fprintf(t, "%s decisions replayed with %s (revision %s) in %s%s; %s different questions\n",
+		thousands(report.Replayed), c.Candidate, report.Revision, report.Took.Round(time.Millisecond), rate, thousands(report.Evaluated))
 	showChanges(t, report, c.Limit)
 	if queued != nil {
 		fmt.Fprintf(t, "\n%s commands wait to be applied\n", thousands(queued.Replayed))

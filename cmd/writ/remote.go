@@ -112,7 +112,10 @@ type problemError struct {
 	Code       string `json:"code"`
 	RequestID  string `json:"request_id"`
 	DecisionID string `json:"decision_id"`
-	request    string
+	Errors     []struct {
+		Location, Message string
+	} `json:"errors"`
+	request string
 }
 
 func (p *problemError) Error() string {
@@ -124,6 +127,9 @@ func (p *problemError) Error() string {
 		what = http.StatusText(p.Status)
 	}
 	text := fmt.Sprintf("%s: %d: %s", p.request, p.Status, what)
+	for _, e := range p.Errors {
+		text += fmt.Sprintf("; %s: %s", e.Location, e.Message)
+	}
 	if p.DecisionID != "" {
 		text += " (decision " + p.DecisionID + ")"
 	}

@@ -55,7 +55,16 @@ func TestAuditTail(t *testing.T) {
 	if r := want(t, dev, 1, "audit", "tail", "--token", rim); !strings.Contains(r.err, "only the roles auditor and admin") && !strings.Contains(r.err, "Only the roles auditor and admin") {
 		t.Errorf("%+v", r)
 	}
+	if r := want(t, dev, 0, "audit", "tail", "--since", "10m", "-n", "2"); strings.Count(r.out, "\n") != 2 {
+		t.Errorf("%s", r.out)
+	}
 	want(t, dev, 2, "audit", "tail", "--since", "yesterday")
+	if r := want(t, dev, 2, "audit", "tail", "--effect", "maybe"); strings.Contains(r.err, `"",""`) {
+		t.Errorf("%s", r.err)
+	}
+	if r := want(t, dev, 1, "audit", "show", "nonsense"); !strings.Contains(r.err, "path.id") {
+		t.Errorf("%s", r.err)
+	}
 	want(t, dev, 2, "audit", "tail", "--effect", "perhaps")
 
 	if r := want(t, dev, 0, "audit", "show", id); !strings.Contains(r.out, "only the owner or an admin") || !strings.Contains(r.out, "PATCH  /v1/contacts/{id}") {

@@ -25,7 +25,7 @@ func TestPolicyReplay(t *testing.T) {
 
 	same := candidate(t, "", "", "")
 	if r := want(t, dev, 0, "policy", "replay", "--candidate", same, "--fail-on-change"); !strings.Contains(r.out, "nothing would change") ||
-		!strings.Contains(r.out, "a second") || strings.Contains(r.out, "\x1b") {
+		strings.Contains(r.out, "a second") || strings.Contains(r.out, "\x1b") { // a rate of so few says nothing
 		t.Errorf("%s%s", r.out, r.err)
 	}
 
