@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"testing"
 	"testing/iotest"
+	"time"
 
 	"github.com/writ-project/writ/pkg/content"
 	"github.com/writ-project/writ/pkg/fault"
@@ -181,5 +182,54 @@ func TestFullStoreRefuses(t *testing.T) {
 	_, err := w.Write(random(3 * content.PartSize))
 	if e, ok := errors.AsType[*fault.Error](err); !ok || e.Kind != fault.Unavailable || e.Code != "content-full" {
 		t.Errorf("%v", err)
+	}
+}
+
+// TestWhoLostTheUploadWritesNoPart: a request was silent for so long, or its
+// process asleep, that another goes on with its upload.
+func TestWhoLostTheUploadWritesNoPart(t *testing.T) {
+	s := open(t, content.Config{})
+	data := random(3000)
+	first, err := s.Begin(t.Context(), "t", "p", content.Session{Ref: content.Ref{Resource: "r", Upload: "u"}, Total: 3000})
+	if err != nil {
+		t.Fatal(err)
+	}
+	resume := func(u *content.Session) *content.Writer {
+		w, err := u.Resume(t.Context(), func(int64) {})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return w
+	}
+	write := func(w *content.Writer, b []byte) error {
+		if _, err := w.Write(b); err != nil {
+			return err
+		}
+		return w.Flush()
+	}
+	old := resume(first)
+	if err := write(old, data[:1000]); err != nil {
+		t.Fatal(err)
+	}
+	second, err := s.Find(t.Context(), "t", "p", "r")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := second.Resume(t.Context(), func(int64) {}); err == nil {
+		t.Fatal("two requests hold the upload")
+	}
+	second.Until = time.Now() // as if its time were up
+	if err := write(resume(second), data[1000:]); err != nil {
+		t.Fatal(err)
+	}
+	if err := write(old, data[1000:1500]); !fault.Is(err, fault.KindConflict) {
+		t.Errorf("who lost the upload: %v", err)
+	}
+	r, err := s.Open(t.Context(), first.Ref, 3000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := io.ReadAll(r); err != nil || !bytes.Equal(got, data) {
+		t.Errorf("%d bytes, %v", len(got), err)
 	}
 }

@@ -15,9 +15,10 @@ import (
 	"github.com/writ-project/writ/pkg/fault"
 )
 
-// leaseTime is how long a request that is silent holds a session: a part
-// arrives within it, or the request is cut off.
-const leaseTime = 30 * time.Second
+// leaseTime is how long a request that stores nothing holds a session; then
+// another may go on with it. It is longer than the writing of a part may take, and is
+// renewed before each: whoever lost it writes no part over another's.
+const leaseTime = callTimeout + 10*time.Second
 
 // Session is a resumable upload: one for each resource and principal.
 type Session struct {
@@ -30,6 +31,8 @@ type Session struct {
 	Hash        []byte    `json:"hash,omitempty"` // state over what is stored
 	Holder      string    `json:"holder,omitempty"`
 	Until       time.Time `json:"until,omitzero"` // of the lease
+	// Submitted says that the command may be on the ledger: the parts are its.
+	Submitted bool `json:"submitted,omitempty"`
 
 	store    *Store
 	key      string
@@ -85,7 +88,7 @@ func (s *Store) Begin(ctx context.Context, tenant, principal string, u Session) 
 	if err := u.take(ctx); err != nil {
 		return nil, err
 	}
-	if before != nil && before.Size < before.Total { // a complete one is the command's
+	if before != nil && !before.Submitted && before.Size < before.Total { // else they may be the command's
 		_ = s.Remove(context.WithoutCancel(ctx), before.Ref) // else Sweep does it
 	}
 	return &u, nil
@@ -115,7 +118,20 @@ func (u *Session) Resume(ctx context.Context, stored func(size int64)) (*Writer,
 		stored(size)
 		return nil
 	})
+	if err == nil {
+		w.before = func() error {
+			u.Until = time.Now().Add(leaseTime)
+			return u.save(ctx)
+		}
+	}
 	return w, err
+}
+
+// Submit says that the command is now put on the ledger: from here on nobody
+// else than Sweep removes the parts. A conflict if another request was faster.
+func (u *Session) Submit(ctx context.Context) error {
+	u.Submitted = true
+	return u.save(ctx)
 }
 
 // Release lets another request go on with the session.

@@ -17,6 +17,8 @@ type Writer struct {
 	command string
 	// stored is called after each part that was stored, with the size so far.
 	stored func(size int64) error
+	// before, if there is one, is called before each part; with an error the part is not stored.
+	before func() error
 
 	hash hash.Hash // over what is stored
 	size int64     // what is stored, in bytes
@@ -78,6 +80,11 @@ func (w *Writer) Write(p []byte) (n int, err error) {
 func (w *Writer) Flush() error {
 	if len(w.part) == w.kept {
 		return nil
+	}
+	if w.before != nil {
+		if err := w.before(); err != nil {
+			return err
+		}
 	}
 	number := int((w.size - int64(w.kept)) / PartSize)
 	if err := w.store.put(w.ctx, w.ref, number, w.command, w.part); err != nil {

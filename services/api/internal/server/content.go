@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"slices"
+	"time"
 
 	"github.com/go-chi/chi/v5"
 	"github.com/google/uuid"
@@ -20,18 +21,20 @@ import (
 	"github.com/writ-project/writ/pkg/request"
 )
 
-// How many streams of each kind one process serves at a time; more are refused
-// at once. An upload holds 2 MiB and a download 2 MiB.
+// How many streams of each kind one process serves at a time, and of one
+// principal; more are refused at once. An upload holds 2 MiB and a download 2 MiB.
+// Together they are far fewer than the requests that may be in flight
+// (WRIT_MAX_IN_FLIGHT), so that slow ones never keep the quick ones out.
 const (
-	maxUploads   = 32
-	maxDownloads = 64
-	maxWatchers  = 512
+	maxUploads, maxUploadsEach     = 32, 8
+	maxDownloads, maxDownloadsEach = 64, 16
+	maxWatchers, maxWatchersEach   = 512, 64
 )
 
 // contents serves the files of videos.
 type contents struct {
 	*resources
-	uploads, downloads, watchers places
+	uploads, downloads, watchers *places
 }
 
 // contentRoutes adds the routes that stream. They stand outside huma, which
@@ -42,7 +45,8 @@ func (s *Server) contentRoutes(r chi.Router) {
 	}
 	c := &contents{
 		resources: &resources{Server: s, def: video.Kind},
-		uploads:   make(places, maxUploads), downloads: make(places, maxDownloads), watchers: make(places, maxWatchers),
+		uploads:   newPlaces(maxUploads, maxUploadsEach), downloads: newPlaces(maxDownloads, maxDownloadsEach),
+		watchers: newPlaces(maxWatchers, maxWatchersEach),
 	}
 	r.Group(func(r chi.Router) {
 		r.Use(
@@ -114,14 +118,15 @@ func (c *contents) get(w http.ResponseWriter, r *http.Request) error {
 	if tooManyRanges(r.Header.Get("Range")) {
 		return problem.New(http.StatusRequestedRangeNotSatisfiable, "too-many-ranges", "At most 16 ranges in one request")
 	}
-	release, err := c.downloads.take()
+	release, err := c.downloads.take(gate.CallerOf(r.Context()).ID)
 	if err != nil {
 		return err
 	}
 	defer release()
 	ctx, cancel := brief(r.Context())
 	defer cancel()
-	v, err := c.readable(ctx, gate.CallerOf(ctx), id)
+	who := gate.CallerOf(ctx)
+	v, err := c.readable(ctx, who, id)
 	if err != nil {
 		return err
 	}
@@ -143,8 +148,31 @@ func (c *contents) get(w http.ResponseWriter, r *http.Request) error {
 	st := newStream(w, false, c.Stopping, streamStop)
 	defer st.close()
 	st.alive()
-	http.ServeContent(&paced{stream: st, w: w}, r, "", v.UpdatedAt, file)
+	http.ServeContent(&paced{stream: st, w: w}, r, "", v.UpdatedAt, &whileAllowed{Reader: file, c: c, r: r, who: who, v: v, asked: time.Now()})
 	return nil
+}
+
+// whileAllowed reads while the caller may: a slow download lasts for hours, so it is
+// decided again now and then. One that ends so is cut, and a range goes on where it was.
+type whileAllowed struct {
+	*content.Reader
+	c     *contents
+	r     *http.Request
+	who   *gate.Caller
+	v     *video.Video
+	asked time.Time
+}
+
+// Read implements io.Reader.
+func (p *whileAllowed) Read(b []byte) (int, error) {
+	if time.Since(p.asked) > p.c.again() {
+		v, who, err := p.c.still(p.r.Context(), p.who, p.v.ID, p.v)
+		if err != nil {
+			return 0, err
+		}
+		p.v, p.who, p.asked = v, who, time.Now()
+	}
+	return p.Reader.Read(b)
 }
 
 // writeMutation answers as huma does for the other mutations.

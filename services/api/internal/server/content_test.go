@@ -54,6 +54,7 @@ func newStudio(t *testing.T, options ...option) *studio {
 		Ledger: r.connect(r.nats), Store: r.store, Authz: r.authz, Identity: r.id, Keys: r.keys, Kinds: kinds.All,
 		Health: health.New(), Telemetry: r.tel, Log: slog.New(slog.DiscardHandler), Version: "test", OwnURL: "http://localhost",
 		Stopping: r.stopping, Content: s.files, MaxUpload: studioMax, Jobs: s.jobs,
+		StreamCheck: r.streamCheck,
 	})
 	must(t, err)
 	web := httptest.NewServer(h)

@@ -63,7 +63,7 @@ func (s *Server) describeContent() {
 
 	get := s.describe(&huma.Operation{
 		OperationID: "get-video-content", Method: http.MethodGet, Path: pathContent, Summary: "Get a video's file",
-		Description: "Ranges as in RFC 9110, section 14: one or, as multipart/byteranges, up to 16.",
+		Description: "Ranges as in RFC 9110, section 14: one or, as multipart/byteranges, up to 16. Whether the caller may still read is decided again every 30 s; a download that they may not go on with is cut.",
 		Parameters:  []*huma.Param{id(), header("Range", "bytes=FIRST-LAST, bytes=FIRST-, bytes=-LAST"), header("If-Range", "The ETag that the range is of"), header("If-None-Match", "Answer 304 if the file is still this one")},
 		Errors:      []int{401, 404, 416, 422},
 		Responses: map[string]*huma.Response{
@@ -77,7 +77,7 @@ func (s *Server) describeContent() {
 
 	s.describe(&huma.Operation{
 		OperationID: "watch-video", Method: http.MethodGet, Path: pathEvents, Summary: "Watch what becomes of a video's file, as server-sent events",
-		Description: "Events: status (the video's status and facts; its id is the version), progress (phase upload or probe, done and total bytes), end (reason final, gone, stopping or long). A comment every 15 s keeps the connection. Whether the caller may still read is decided again every 30 s.",
+		Description: "Events: status (the video's status and facts; its id is the version), progress (phase upload or probe, done and total bytes), end (reason final, gone, unavailable, stopping or long). A comment every 15 s keeps the connection. Whether the caller may still read is decided again every 30 s.",
 		Parameters:  []*huma.Param{id()},
 		Errors:      []int{401, 404, 422},
 		Responses:   map[string]*huma.Response{"200": {Description: "Events", Content: map[string]*huma.MediaType{"text/event-stream": {Schema: &huma.Schema{Type: huma.TypeString}}}}},

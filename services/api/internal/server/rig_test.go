@@ -62,6 +62,7 @@ type rig struct {
 	backlog       *limit.Backlog
 	queue         *limit.Backlog
 	proxies       request.Proxies
+	streamCheck   time.Duration
 }
 
 type option func(*rig)

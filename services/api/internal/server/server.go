@@ -87,6 +87,9 @@ type Config struct {
 	// are no routes for them.
 	Content   *content.Store
 	MaxUpload int64
+	// StreamCheck is how often it is decided again whether one may go on downloading
+	// or watching; 0 means every 30 s.
+	StreamCheck time.Duration
 	// Jobs are the background jobs; nil: there are no routes for them.
 	Jobs *jobs.Client
 	// WebhooksAllowPrivate lets webhooks go to addresses that are not public, and

@@ -119,19 +119,40 @@ func (p *paced) Write(b []byte) (n int, err error) {
 	return n, err
 }
 
-// places bounds the streams of one kind in this process.
-type places chan struct{}
+// places bounds the streams of one kind in this process, and how many of them
+// one principal may hold: as they last, a few slow ones would keep all others out.
+type places struct {
+	all, each int
+	mu        sync.Mutex
+	held      int
+	by        map[string]int
+}
 
-// take takes a place, or refuses at once.
-func (p places) take() (release func(), err error) {
-	select {
-	case p <- struct{}{}:
-		return func() { <-p }, nil
-	default:
+func newPlaces(all, each int) *places { return &places{all: all, each: each, by: map[string]int{}} }
+
+// take takes a place for a principal, or refuses at once.
+func (p *places) take(who string) (release func(), err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.by[who] >= p.each {
+		return nil, problem.New(http.StatusTooManyRequests, "too-many-requests", "You have as many of these under way as one principal may").
+			With("Retry-After", "5")
+	}
+	if p.held >= p.all {
 		e := fault.New(fault.Unavailable, "overloaded", "too many of these are under way; nothing was done")
 		e.RetryAfter = 5 * time.Second
 		return nil, e
 	}
+	p.held++
+	p.by[who]++
+	return func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.held--
+		if p.by[who]--; p.by[who] == 0 {
+			delete(p.by, who)
+		}
+	}, nil
 }
 
 // handler makes an http.HandlerFunc of one that may end with an error.

@@ -98,7 +98,7 @@ func (c *contents) put(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	release, err := c.uploads.take()
+	release, err := c.uploads.take(in.order.caller.ID)
 	if err != nil {
 		return err
 	}
@@ -341,6 +341,12 @@ func (c *contents) offset(w http.ResponseWriter, u *content.Session, status int)
 
 // completeRange submits a file that is complete.
 func (c *contents) completeRange(ctx context.Context, w http.ResponseWriter, in *putRequest, u *content.Session) error {
+	submitted := u.Submitted // by an earlier request, whose answer may have been lost
+	if submitted {
+		if done, err := c.submitted(ctx, in, u); done != nil || err != nil {
+			return c.answerPut(ctx, w, in, done, err)
+		}
+	}
 	sum, err := u.Digest()
 	if err != nil {
 		return err
@@ -352,7 +358,15 @@ func (c *contents) completeRange(ctx context.Context, w http.ResponseWriter, in 
 		}
 	}
 	if err == nil {
+		if err := u.Submit(ctx); err != nil {
+			return err
+		}
 		done, err = c.complete(ctx, in, video.Upload{ContentID: u.Ref.Upload, ContentType: u.ContentType, Size: u.Total, SHA256: sum})
+	}
+	// This request is refused, an earlier one may have been taken; or the session of who
+	// sends it has ended meanwhile, and with another it goes on.
+	if refused(err) && (submitted || fault.Is(err, fault.Unauthenticated)) {
+		return c.answerPut(ctx, w, in, nil, err)
 	}
 	if refused(err) {
 		c.discard(ctx, u.Ref)
@@ -363,6 +377,25 @@ func (c *contents) completeRange(ctx context.Context, w http.ResponseWriter, in 
 		}
 	}
 	return c.answerPut(ctx, w, in, done, err)
+}
+
+// submitted finds what became of an upload that was submitted before; nil if
+// that is not known.
+func (c *contents) submitted(ctx context.Context, in *putRequest, u *content.Session) (*command, error) {
+	ctx, cancel := within(ctx, requestTimeout+in.order.wait)
+	defer cancel()
+	row, err := c.Store.Command(ctx, u.Command)
+	if fault.Is(err, fault.NotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := u.End(ctx); err != nil {
+		c.Log.WarnContext(ctx, "an upload's session stays", "upload", u.Ref.Upload, "error", err)
+	}
+	// The session is this principal's, and so is its command: it need not be the same request.
+	return c.same(ctx, in.order, fromRow(row), in.order.fingerprint)
 }
 
 // keepAlive is how often a stream that is silent says that it is there.

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -17,7 +18,8 @@ import (
 const (
 	watchEvery = time.Second      // the row is looked at
 	watchMost  = 30 * time.Minute // then the client connects anew
-	// watchAgain is how often it is decided again whether the watcher may read.
+	// watchAgain is how often it is decided again whether one may go on watching
+	// or downloading, where the Config says nothing.
 	watchAgain = 30 * time.Second
 )
 
@@ -57,7 +59,7 @@ func (c *contents) watch(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	release, err := c.watchers.take()
+	release, err := c.watchers.take(gate.CallerOf(r.Context()).ID)
 	if err != nil {
 		return err
 	}
@@ -99,7 +101,7 @@ func (c *contents) watch(w http.ResponseWriter, r *http.Request) error {
 func (c *contents) follow(ctx context.Context, out *eventStream, who *gate.Caller, v *video.Video, moves <-chan progress) {
 	ctx, cancel := within(ctx, watchMost)
 	defer cancel()
-	look, beat, again := time.NewTicker(watchEvery), time.NewTicker(keepAlive), time.NewTicker(watchAgain)
+	look, beat, again := time.NewTicker(watchEvery), time.NewTicker(keepAlive), time.NewTicker(c.again())
 	defer look.Stop()
 	defer beat.Stop()
 	defer again.Stop()
@@ -126,7 +128,10 @@ func (c *contents) follow(ctx context.Context, out *eventStream, who *gate.Calle
 				v = row.Value.(*video.Video)
 			}
 		case <-again.C:
-			v, who, err = c.still(ctx, who, id, v)
+			if v, who, err = c.still(ctx, who, id, v); fault.Is(err, fault.Unavailable) { // not known is not allowed
+				out.send("end", 0, map[string]string{"reason": "unavailable"})
+				return
+			}
 		case <-c.Stopping:
 			out.send("end", 0, map[string]string{"reason": "stopping"})
 			return
@@ -144,6 +149,9 @@ func (c *contents) follow(ctx context.Context, out *eventStream, who *gate.Calle
 		}
 	}
 }
+
+// again is how often it is decided again about a stream.
+func (c *contents) again() time.Duration { return cmp.Or(c.StreamCheck, watchAgain) }
 
 // still decides again whether the watcher may read, as they and the video are now.
 func (c *contents) still(ctx context.Context, who *gate.Caller, id string, before *video.Video) (*video.Video, *gate.Caller, error) {
