@@ -70,17 +70,19 @@ func (t *Tx) Holds(ctx context.Context, l Lease) error {
 	if t.store.dialect == Postgres {
 		query += " FOR UPDATE"
 	}
+	held := false
 	err := t.query(ctx, query, []any{l.Name}, func(rows *sql.Rows) error {
 		return each(rows, func() error {
 			var epoch int64
 			if err := rows.Scan(&epoch); err != nil {
 				return err
 			}
-			if epoch != l.Epoch {
-				return ErrLeaseLost
-			}
+			held = epoch == l.Epoch
 			return nil
 		})
 	})
+	if err == nil && !held {
+		err = ErrLeaseLost
+	}
 	return t.keep(ctx, "check a lease", err)
 }

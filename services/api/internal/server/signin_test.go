@@ -229,3 +229,26 @@ func TestSignInFailsClosed(t *testing.T) {
 		t.Errorf("a link: %d %s", a.status, a.body)
 	}
 }
+
+// TestAnExpiredJWTSignsNobodyOut: its session may go on, and whoever sent it hears that.
+func TestAnExpiredJWTSignsNobodyOut(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	_, _ = r.person("sam", "user")
+	u := need(r.id.UserByEmail(t.Context(), "sam@example.com"))(t)
+	in := need(r.id.AuthenticateMagicLink(t.Context(), need(r.id.CreateToken(t.Context(), u.ID))(t), "", ""))(t)
+	later := *r
+	later.id = need(identity.New(t.Context(), identity.Config{ProjectID: project, Secret: secret, BaseURL: r.stytch,
+		Clock: func() time.Time { return time.Now().Add(10 * time.Minute) }}))(t)
+	t.Cleanup(later.id.Close)
+	api := later.api()
+	if a := r.do("POST", api+"/v1/auth/logout", in.JWT, ""); a.status != http.StatusUnauthorized || a.problem(t).Code != "expired-token" {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+	if a := r.do("GET", api+"/v1/contacts", in.Token, ""); a.status != http.StatusOK {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+	if a := r.do("POST", api+"/v1/auth/logout", in.Token, ""); a.status != http.StatusNoContent {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+}

@@ -2,6 +2,7 @@ package signin
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -103,8 +104,9 @@ func (s *SignIn) replaced(ctx context.Context, token, by string) {
 // Leave ends the session that a request proves (by its header, else by the
 // cookie, which Bearer has looked at before), at Stytch and here, and gives
 // the cookies to take away. A session that has ended before is no error.
-// Errors: fault.Unauthenticated without any credentials, fault.Unavailable where
-// Stytch does not answer: the session goes on then.
+// Errors: fault.Unauthenticated without any credentials, and for a JWT that has
+// expired: its session may go on, and whoever sent it must not think otherwise;
+// fault.Unavailable where Stytch does not answer: the session goes on then.
 func (s *SignIn) Leave(r *http.Request) ([]*http.Cookie, error) {
 	if err := s.sameOrigin(r); err != nil {
 		return nil, err
@@ -122,6 +124,9 @@ func (s *SignIn) Leave(r *http.Request) ([]*http.Cookie, error) {
 	session, err := s.Identity.Authenticate(r.Context(), token)
 	if err == nil {
 		err = s.end(r.Context(), session.ID)
+	}
+	if f, ok := errors.AsType[*fault.Error](err); ok && f.Code == "expired-token" && strings.Contains(token, ".") { // Stytch's opaque ones have no dot
+		return nil, err
 	}
 	if err != nil && !fault.Is(err, fault.Unauthenticated) { // it has ended, or never was
 		return nil, err

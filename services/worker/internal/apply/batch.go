@@ -261,19 +261,11 @@ func (s *state) write(ctx context.Context, tx *store.Tx) error {
 			if err := tx.DeleteRows(ctx, d, gone); err != nil {
 				return err
 			}
-			for _, id := range gone {
-				if d != user.Kind {
-					break
-				}
-				if err := tx.Depart(ctx, id, command.Now()); err != nil { // what was under way must not make them again
-					return err
-				}
-			}
 		}
 	}
 	for id := range s.changed[user.Kind] {
 		if s.rows[user.Kind][id] == nil {
-			if err := tx.Depart(ctx, id, command.Now()); err != nil {
+			if err := tx.Depart(ctx, id, command.Now()); err != nil { // what was under way must not make them again
 				return err
 			}
 		}
