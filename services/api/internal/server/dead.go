@@ -60,13 +60,15 @@ type letter struct {
 	ledger.Letter
 	event  *events.Event // nil unless its seal fits
 	tenant string
+	broken error // why it is no message of the ledger's, nil if it is one
 }
 
 // readLetter believes a message whose seal fits its subject. Any other is
 // the installation's own, the tenant's that is the default.
 func (s *Server) readLetter(l ledger.Letter) *letter {
 	out := &letter{Letter: l, tenant: user.DefaultTenant}
-	if e, err := events.Parse(l.Record.Data); err == nil && e.Verify(s.Keys, l.Record.Subject) == nil {
+	e, err := events.Parse(l.Record.Data)
+	if out.broken = err; err == nil && e.Verify(s.Keys, l.Record.Subject) == nil {
 		switch out.event = e; e.Type {
 		case events.TypeOutcome:
 			out.tenant = e.Outcome.Tenant
@@ -80,6 +82,8 @@ func (s *Server) readLetter(l ledger.Letter) *letter {
 // writ gives the command that could not be applied, or why the letter holds none.
 func (l *letter) writ() (*events.Command, string) {
 	switch {
+	case l.broken != nil:
+		return nil, "it cannot be read: " + l.broken.Error()
 	case l.event == nil:
 		return nil, "the seal does not fit the message: it may be forged"
 	case l.event.Type != events.TypeWrit || l.Stream != events.StreamLedger:
@@ -165,17 +169,20 @@ func (s *Server) registerDead() {
 // mayDead decides about an action on dead letters and records the decision;
 // what is denied is an error.
 func (s *Server) mayDead(ctx context.Context, c *gate.Caller, res events.Resource, action string) error {
-	all, err := s.decide(ctx, c, res, action)
+	all, err := s.decide(ctx, c, res, action, actionRead)
 	if err != nil {
 		return err
 	}
 	if err := s.record(ctx, all[0]); err != nil {
 		return err
 	}
-	if all[0].Effect != events.Allow {
-		return denied(all[0])
+	switch {
+	case all[0].Effect == events.Allow:
+		return nil
+	case action != actionList && all[1].Effect != events.Allow: // not even to be known of
+		return fault.Missing("dead letter", res.ID)
 	}
-	return nil
+	return denied(all[0])
 }
 
 func (s *Server) listDead(ctx context.Context, in *deadListInput) (*deadListOutput, error) {
@@ -220,9 +227,26 @@ func (s *Server) findDead(ctx context.Context, c *gate.Caller, id string) (*lett
 	return read, nil
 }
 
+// noLetter decides about a letter that is not there, or is another tenant's, as
+// about one that is: who may not know of it is not told whether there is one. It
+// gives fault.NotFound where that is allowed.
+func (s *Server) noLetter(ctx context.Context, c *gate.Caller, id, reason, action string) error {
+	res := events.Resource{Kind: deadKind, ID: id, Attr: map[string]any{"tenant": c.Tenant}}
+	if reason != "" {
+		res.Attr["reason"] = reason
+	}
+	if err := s.mayDead(ctx, c, res, action); err != nil {
+		return err
+	}
+	return fault.Missing("dead letter", id)
+}
+
 func (s *Server) getDead(ctx context.Context, in *DeadPath) (*deadOutput, error) {
 	c := gate.CallerOf(ctx)
 	l, err := s.findDead(ctx, c, in.ID)
+	if fault.Is(err, fault.NotFound) {
+		return nil, s.noLetter(ctx, c, in.ID, "", actionRead)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -239,6 +263,9 @@ func (s *Server) getDead(ctx context.Context, in *DeadPath) (*deadOutput, error)
 func (s *Server) discardDead(ctx context.Context, in *deadDiscardInput) (*struct{}, error) {
 	c := gate.CallerOf(ctx)
 	l, err := s.findDead(ctx, c, in.ID)
+	if fault.Is(err, fault.NotFound) {
+		return nil, s.noLetter(ctx, c, in.ID, in.Reason, actionDiscard)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -42,7 +42,7 @@ func (s *Server) replayDead(ctx context.Context, in *deadReplayInput) (*deadRepl
 	}
 	l, err := s.findDead(ctx, who, in.ID)
 	if fault.Is(err, fault.NotFound) {
-		return s.replayedBefore(ctx, who, o, in, err)
+		return s.replayedBefore(ctx, who, o, in)
 	}
 	if err != nil {
 		return nil, err
@@ -85,17 +85,17 @@ func replayID(letter string) string {
 
 // replayedBefore answers a replay of a letter that is gone because it was
 // replayed: the client may not have had the answer.
-func (s *Server) replayedBefore(ctx context.Context, who *gate.Caller, o *order, in *deadReplayInput, missing error) (*deadReplayOutput, error) {
+func (s *Server) replayedBefore(ctx context.Context, who *gate.Caller, o *order, in *deadReplayInput) (*deadReplayOutput, error) {
+	missing := s.noLetter(ctx, who, in.ID, in.Body.Reason, actionReplay)
+	if !fault.Is(missing, fault.NotFound) {
+		return nil, missing
+	}
 	c, err := s.findCommand(ctx, o.commandID)
 	if err != nil || c.Tenant != who.Tenant {
 		if fault.Is(err, fault.Unavailable) {
 			return nil, err
 		}
 		return nil, missing
-	}
-	gone := events.Resource{Kind: deadKind, ID: in.ID, Attr: map[string]any{"tenant": c.Tenant, "reason": in.Body.Reason}}
-	if err := s.mayDead(ctx, who, gone, actionReplay); err != nil {
-		return nil, err
 	}
 	if c, err = s.await(ctx, o, c, nil); err != nil {
 		return nil, err
@@ -127,6 +127,8 @@ func (s *Server) settled(ctx context.Context, l *letter, c *events.Command) erro
 	switch {
 	case err == nil && row.Fingerprint == c.Fingerprint && row.Status == events.StatusApplied:
 		return fault.Conflict("already-applied", "command %s was applied after all: discard the dead letter", c.ID)
+	case err == nil && !row.Status.Final(): // queued for Stytch, say: its position moved on when it was
+		return fault.Conflict("not-settled", "the worker is not done with the command of dead letter %s: try again", l.ID)
 	case err == nil && row.Sequence == l.Record.Sequence && row.Status.Final():
 		return nil
 	case err != nil && !fault.Is(err, fault.NotFound):

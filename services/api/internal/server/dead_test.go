@@ -154,9 +154,9 @@ func TestReplayIsRefused(t *testing.T) {
 		code                            string
 	}{
 		{"nobody's to list", "GET", "/v1/dead", samToken, "", 403, "denied"},
-		{"nobody's to see", "GET", "/v1/dead/" + id, samToken, "", 403, "denied"},
-		{"nobody's to replay", "POST", "/v1/dead/" + id + "/replay", samToken, because, 403, "denied"},
-		{"nobody's to discard", "DELETE", "/v1/dead/" + id + "?reason=x", samToken, "", 403, "denied"},
+		{"nobody's to see", "GET", "/v1/dead/" + id, samToken, "", 404, "not-found"},
+		{"nobody's to replay", "POST", "/v1/dead/" + id + "/replay", samToken, because, 404, "not-found"},
+		{"nobody's to discard", "DELETE", "/v1/dead/" + id + "?reason=x", samToken, "", 404, "not-found"},
 		{"without a reason", "POST", "/v1/dead/" + id + "/replay", aliceToken, `{}`, 422, "invalid"},
 		{"with an empty reason", "POST", "/v1/dead/" + id + "/replay", aliceToken, `{"reason":""}`, 422, "invalid"},
 		{"discarded without a reason", "DELETE", "/v1/dead/" + id, aliceToken, "", 422, "invalid"},
@@ -202,6 +202,59 @@ func TestReplayIsRefused(t *testing.T) {
 		if e.Type == events.TypeWrit && e.Decision.Asker != "" {
 			t.Errorf("a command was replayed: %+v", e.Command)
 		}
+	}
+}
+
+// TestQueuedCommandIsNotReplayed buries the letter of a command that waits for
+// Stytch, as a worker does that is killed before it says that the command
+// failed: it goes on with it when it is back.
+func TestQueuedCommandIsNotReplayed(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	api := r.api()
+	sam, samToken := r.person("sam", "user")
+	_, aliceToken := r.person("alice", "admin")
+	rec, id := r.dead(api, samToken, r.contact(sam))
+	r.settle(rec, events.StatusRetrying)
+	if a := r.do("POST", api+"/v1/dead/"+id+"/replay", aliceToken, because); a.status != 409 || a.problem(t).Code != "not-settled" {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+}
+
+// TestWhoMayNotSeeDeadLettersIsNotToldWhichThereAre: a letter that is there is
+// answered as one that is not.
+func TestWhoMayNotSeeDeadLettersIsNotToldWhichThereAre(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	api := r.api()
+	sam, samToken := r.person("sam", "user")
+	_, aliceToken := r.person("alice", "admin")
+	rec, id := r.dead(api, samToken, r.contact(sam))
+	rec.Sequence, rec.Data = 1<<40, []byte("rubbish")
+	r.bury(rec, "unreadable")
+	for _, id := range []string{id, "worker.LEDGER.987654321"} {
+		before := len(r.events())
+		for _, a := range []answer{
+			r.do("GET", api+"/v1/dead/"+id, samToken, ""), r.do("POST", api+"/v1/dead/"+id+"/replay", samToken, because),
+			r.do("DELETE", api+"/v1/dead/"+id+"?reason=x", samToken, ""),
+		} {
+			if a.status != 404 {
+				t.Errorf("%s: %d %s", id, a.status, a.body)
+			}
+		}
+		for i, e := range r.events()[before:] { // the work is the same, too
+			if want := []string{"read", "replay", "discard"}[i]; e.Decision.Action != want || e.Decision.Resource.ID != id || e.Decision.Effect != events.Deny {
+				t.Errorf("%+v", e.Decision)
+			}
+		}
+		if n := len(r.events()) - before; n != 3 {
+			t.Errorf("%s: %d decisions", id, n)
+		}
+	}
+	var rubbish DeadMessage
+	must(t, json.Unmarshal(r.do("GET", api+"/v1/dead/worker.LEDGER.1099511627776", aliceToken, "").body, &rubbish))
+	if !strings.HasPrefix(rubbish.Unreplayable, "it cannot be read") || rubbish.Believed {
+		t.Errorf("%+v", rubbish.DeadLetter)
 	}
 }
 
