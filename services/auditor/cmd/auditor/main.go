@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
 
 	"github.com/writ-project/writ/pkg/settings"
@@ -28,5 +29,10 @@ func run(ctx context.Context) error {
 		return err
 	}
 	cfg.Log = telemetry.LoggerFromEnv("writ-auditor")
+	if os.Getenv("GOGC") == "" {
+		// What it holds is small and what passes through is not: collecting less often
+		// took a tenth off its CPU. GOMEMLIMIT bounds it where memory is short.
+		debug.SetGCPercent(400)
+	}
 	return auditor.Run(ctx, cfg)
 }

@@ -73,6 +73,9 @@ func (w *Writer) observe(ctx context.Context, c *converted, started time.Time) {
 	n := map[audit.Log]int64{}
 	for i, item := range c.Items {
 		n[item.Log]++
+		if !trace.SpanContextFromContext(c.traces[i]).IsSampled() {
+			continue // nobody would see it, and there are many
+		}
 		_, span := w.Telemetry.Tracer().Start(c.traces[i], "append "+item.Log.Stream(), trace.WithSpanKind(trace.SpanKindConsumer), trace.WithTimestamp(started))
 		if span.IsRecording() {
 			span.SetAttributes(semconv.DBSystemNameKey.String("redis"), semconv.DBOperationName("XADD"), semconv.DBCollectionName(item.Log.Stream()),
