@@ -95,12 +95,51 @@ type Span struct {
 // the last entry's id; see ID.Next and ID.Prev. No content is looked at: what
 // filters does so for itself.
 func (r *Reader) Range(ctx context.Context, l Log, span Span) ([]Entry, error) {
-	if span.To.Less(span.From) {
-		return nil, nil
-	}
 	limit := int64(span.Limit)
 	if limit <= 0 || limit > MaxRange {
 		limit = MaxRange
+	}
+	for range maxTrims {
+		entries, err := r.read(ctx, l, span, limit)
+		if err != nil || len(entries) == 0 {
+			return nil, err
+		}
+		newest := len(entries) - 1
+		if span.Backwards {
+			newest = 0
+		}
+		for _, i := range []int{0, newest} { // the oldest may be trimmed right now; the newest is the last to go
+			index, err := r.index(ctx, l, entries[i].ID)
+			if errors.Is(err, ErrTrimmed) {
+				continue
+			}
+			if err != nil {
+				return nil, err
+			}
+			for j := range entries {
+				entries[j].Index = index + int64(j-i)
+				if span.Backwards {
+					entries[j].Index = index - int64(j-i)
+				}
+			}
+			return entries, nil
+		}
+		if span.Backwards {
+			return nil, nil // older ones are gone as well
+		}
+		span.From = entries[newest].ID.Next() // newer ones are still there
+	}
+	return nil, ErrTrimmed
+}
+
+// maxTrims is how often Range reads on when all that it has read was trimmed
+// before it knew where that stood.
+const maxTrims = 8
+
+// read gives the entries of a step without their indexes.
+func (r *Reader) read(ctx context.Context, l Log, span Span, limit int64) ([]Entry, error) {
+	if span.To.Less(span.From) {
+		return nil, nil
 	}
 	var found []redis.XMessage
 	var err error
@@ -112,35 +151,11 @@ func (r *Reader) Range(ctx context.Context, l Log, span Span) ([]Entry, error) {
 	if err != nil {
 		return nil, fault.Unreachable(Dependency, err)
 	}
-	if len(found) == 0 {
-		return nil, nil
-	}
 	entries := make([]Entry, len(found))
 	for i, m := range found {
 		if entries[i], err = entry(l, m); err != nil {
 			return nil, err
 		}
-	}
-	// The oldest one may be trimmed right now, which cuts the end of a backwards
-	// step off; the newest one is the last to go.
-	first, step := 0, int64(1)
-	if span.Backwards {
-		step = -1
-	}
-	index, err := r.index(ctx, l, entries[0].ID)
-	for errors.Is(err, ErrTrimmed) && !span.Backwards && first+1 < len(entries) {
-		first = min(first+BundleSize/2, len(entries)-1)
-		index, err = r.index(ctx, l, entries[first].ID)
-	}
-	if errors.Is(err, ErrTrimmed) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	entries = entries[first:]
-	for i := range entries {
-		entries[i].Index = index + int64(i)*step
 	}
 	return entries, nil
 }
