@@ -65,6 +65,8 @@ type Store struct {
 	objects  jetstream.ObjectStore
 	stream   jetstream.Stream
 	sessions jetstream.KeyValue
+
+	orphanAge time.Duration
 }
 
 // Open makes sure that the bucket exists. The connection stays the caller's.
@@ -73,7 +75,7 @@ func Open(ctx context.Context, nc *nats.Conn, cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open JetStream: %w", err)
 	}
-	s := &Store{js: js}
+	s := &Store{js: js, orphanAge: orphanAge}
 	maxBytes := cfg.MaxBytes
 	if maxBytes == 0 {
 		maxBytes = -1
@@ -337,7 +339,7 @@ func (s *Store) removeOrphan(ctx context.Context, subject string) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	m, err := s.stream.GetLastMsgForSubject(ctx, subject)
-	if errors.Is(err, jetstream.ErrMsgNotFound) || err == nil && time.Since(m.Time) < orphanAge {
+	if errors.Is(err, jetstream.ErrMsgNotFound) || err == nil && time.Since(m.Time) < s.orphanAge {
 		return nil
 	}
 	if err == nil {

@@ -55,7 +55,11 @@ func (v *Videos) giveUp(ctx context.Context, j jobs.Job, cause error) error {
 		return nil // gone or replaced: nobody waits
 	}
 	v.Log.ErrorContext(ctx, "a video could not be looked at", "video", s.Video, "job", j.ID, "error", cause)
-	return v.submit(ctx, j, at, failed(s, fmt.Sprintf("the file could not be looked at in %d attempts", j.Attempt)))
+	err = v.submit(ctx, j, at, failed(s, fmt.Sprintf("the file could not be looked at in %d attempts", j.Attempt)))
+	if fault.Is(err, fault.Denied) { // the policy does not let the system: that is recorded, and asking again would not help
+		return nil
+	}
+	return err
 }
 
 func failed(s subject, reason string) video.Progress {
