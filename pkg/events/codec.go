@@ -83,9 +83,20 @@ func NewWrit(keys *Keyring, d *Decision, c *Command, expires time.Time) (Message
 		return Message{}, fmt.Errorf("encode decision %s: %w", d.ID, err)
 	}
 	m := Message{ID: c.ID, Subject: CommandSubject(c.Kind, Partition(c.ResourceID), c.Action)}
-	m.Data = encode(header{id: m.ID, kind: TypeWrit, source: "/writ/api", subject: c.Kind + "/" + c.ResourceID, at: c.IssuedAt},
+	m.Data = encode(header{id: m.ID, kind: TypeWrit, source: d.source(), subject: c.Kind + "/" + c.ResourceID, at: c.IssuedAt},
 		keys.Seal(rawDecision), part{"decision", rawDecision}, part{"command", rawCommand})
 	return m, errors.Join(bounded("decision", d.ID, rawDecision), sized(m))
+}
+
+// RouteJob begins the route of what a background job of the worker's asked for.
+const RouteJob = "job "
+
+// source names the service that took the decision.
+func (d *Decision) source() string {
+	if d.Stage == StageApply || strings.HasPrefix(d.Request.Route, RouteJob) {
+		return "/writ/worker"
+	}
+	return "/writ/api"
 }
 
 // NewDecision seals and encodes a decision that permits no command.
@@ -100,11 +111,7 @@ func NewDecision(keys *Keyring, d *Decision) (Message, error) {
 // DecisionMessage encodes a decision whose bytes exist already.
 func DecisionMessage(keys *Keyring, d *Decision, raw []byte) (Message, error) {
 	m := Message{ID: d.ID, Subject: DecisionSubject(d.Resource.Kind, d.Action, d.Effect)}
-	source := "/writ/api"
-	if d.Stage == StageApply {
-		source = "/writ/worker"
-	}
-	m.Data = encode(header{id: m.ID, kind: TypeDecision, source: source, subject: d.Resource.Kind + "/" + d.Resource.ID, at: d.EvaluatedAt},
+	m.Data = encode(header{id: m.ID, kind: TypeDecision, source: d.source(), subject: d.Resource.Kind + "/" + d.Resource.ID, at: d.EvaluatedAt},
 		keys.Seal(raw), part{"decision", raw})
 	return m, errors.Join(bounded("decision", d.ID, raw), sized(m))
 }

@@ -354,3 +354,27 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+func TestSourceIsTheServiceThatDecided(t *testing.T) {
+	keys, err := events.ParseKeyring(events.GenerateKey("k"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for route, want := range map[string]string{"PUT /v1/videos/{id}/content": "/writ/api", events.RouteJob + "probe": "/writ/worker"} {
+		d := &events.Decision{ID: "d", Stage: events.StageRequest, Resource: events.Resource{Kind: "video", ID: "v"}, Action: "process", Effect: events.Allow, Request: events.RequestInfo{Route: route}}
+		decision, err := events.NewDecision(keys, d)
+		if err != nil {
+			t.Fatal(err)
+		}
+		writ, err := events.NewWrit(keys, d, &events.Command{ID: "c", Kind: "video", ResourceID: "v", Action: "process"}, time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range []events.Message{decision, writ} {
+			var ce struct{ Source string }
+			if err := json.Unmarshal(m.Data, &ce); err != nil || ce.Source != want {
+				t.Errorf("%s: %q, %v; want %s", route, ce.Source, err, want)
+			}
+		}
+	}
+}

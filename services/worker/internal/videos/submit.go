@@ -33,7 +33,7 @@ func (v *Videos) submit(ctx context.Context, j jobs.Job, at *video.Video, p vide
 	}
 	row := kind.Row{Meta: &at.Meta, Value: at}
 	now := time.Now().UTC()
-	info := events.RequestInfo{ID: j.ID, Route: "job " + j.Queue}
+	info := events.RequestInfo{ID: j.ID, Route: events.RouteJob + j.Queue}
 	var nobody *user.User
 	who := nobody.Principal(user.System, at.Tenant, info, now)
 	res := events.Resource{Kind: video.Kind.Name, ID: at.ID, Version: at.Version, Attr: video.Kind.Attrs(row)}
