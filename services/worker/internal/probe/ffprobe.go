@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/writ-project/writ/pkg/kind/video"
 )
@@ -21,6 +22,9 @@ const (
 	// ffprobeInput bounds what it is given, in bytes: a file that does not say
 	// within this what it is is not looked at further.
 	ffprobeInput = 64 << 20
+	// ffprobeAlloc bounds one piece of memory that the program asks for, in bytes:
+	// sizes that a file claims to have.
+	ffprobeAlloc = "67108864"
 )
 
 // ffprobe gives the file to ffprobe's standard input: the program sees no path,
@@ -28,7 +32,7 @@ const (
 func (p Prober) ffprobe(ctx context.Context, r io.Reader) (video.Facts, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, ffprobeTime, errSlow)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, p.FFprobe, "-v", "error", "-hide_banner", "-protocol_whitelist", "pipe",
+	cmd := exec.CommandContext(ctx, p.FFprobe, "-v", "error", "-hide_banner", "-protocol_whitelist", "pipe", "-max_alloc", ffprobeAlloc,
 		"-print_format", "json", "-show_entries", "format=duration,format_name:stream=codec_type,codec_name,width,height,duration",
 		"-i", "pipe:0")
 	cmd.Env = []string{"LC_ALL=C"}
@@ -102,7 +106,12 @@ func parseFFprobe(text []byte) (video.Facts, error) {
 // codecLine makes a line of ffprobe's fit to be shown.
 func codecLine(s string) string {
 	s = strings.TrimPrefix(s, "pipe:0: ")
-	return strings.ToValidUTF8(s[:min(len(s), 200)], "")
+	return strings.Map(func(r rune) rune { // it may hold pieces of the file, and is shown on terminals
+		if !unicode.IsPrint(r) {
+			return '?'
+		}
+		return r
+	}, strings.ToValidUTF8(s[:min(len(s), 200)], ""))
 }
 
 // bounded keeps the first bytes that are written to it.
