@@ -198,7 +198,7 @@ func (w *worker) dead(ctx context.Context, msg jetstream.Msg, j *Job, cause erro
 		}
 		if err := w.exhausted(ctx, *j, cause); err != nil {
 			w.cfg.Log.WarnContext(ctx, "a dead job's last step failed, it will be tried again", "queue", j.Queue, "job", j.ID, "error", err)
-			w.later(msg, w.pause(1)) // the record says running on the last attempt: this comes again
+			w.later(msg, w.again(msg)) // the record says running on the last attempt: this comes again
 			return
 		}
 	}
@@ -238,6 +238,20 @@ func (q *registered) pause(n int) time.Duration {
 }
 
 func (w *worker) pause(n int) time.Duration { return w.q.pause(n) }
+
+// again is how long to wait until a last step that failed is tried again: longer
+// with each delivery, as there is no end to them.
+func (w *worker) again(msg jetstream.Msg) time.Duration {
+	n := uint64(1)
+	if meta, err := msg.Metadata(); err == nil {
+		n = max(meta.NumDelivered, uint64(w.q.Attempts)) - uint64(w.q.Attempts)
+	}
+	d := w.q.MaxBackoff
+	if n < 30 {
+		d = min(w.q.Backoff<<n, w.q.MaxBackoff)
+	}
+	return d/2 + rand.N(d/2+1)
+}
 
 // printable makes an error fit for a record.
 func printable(s string) string {

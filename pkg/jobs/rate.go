@@ -11,6 +11,9 @@ import (
 	"github.com/writ-project/writ/pkg/fault"
 )
 
+// maxSkew is by how much the clocks of two workers may differ.
+const maxSkew = time.Minute
+
 // turn takes a turn of the queue's rate, which all processes share, or tells
 // how long to wait for one: the generic cell rate algorithm. Its one number, the time
 // at which the queue will have caught up with its rate, is a record that is
@@ -34,6 +37,9 @@ func (c *Client) turn(ctx context.Context, q Queue) (wait time.Duration, err err
 			return 0, fault.Unreachable(Dependency, err)
 		}
 		at := time.Now()
+		if caughtUp.Sub(at) > time.Duration(q.Burst)*each+maxSkew { // nobody's turns reach so far: a clock was wrong
+			caughtUp = time.Time{}
+		}
 		next := at
 		if caughtUp.After(at) {
 			next = caughtUp
