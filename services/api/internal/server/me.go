@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
+	"github.com/go-chi/httprate"
 	"github.com/google/uuid"
 
 	"github.com/writ-project/writ/pkg/authz"
@@ -47,7 +48,7 @@ func (s *Server) registerMe() {
 	}, s.getMe)
 	register(s, huma.Operation{
 		OperationID: "sync-me", Method: http.MethodPost, Path: "/v1/me/sync", Tags: []string{"me"},
-		Summary: "Bring my row of the directory up to date with Stytch", Errors: []int{401, 403, 422, 503},
+		Summary: "Bring my row of the directory up to date with Stytch", Errors: []int{401, 403, 422, 429, 503},
 	}, s.syncMe)
 }
 
@@ -125,8 +126,21 @@ func planDecision(ctx context.Context, c *gate.Caller, d *kind.Definition, p aut
 	return out, nil
 }
 
+// syncsPerMinute is how often one user may have Stytch asked who they are, of
+// each api instance: what Stytch takes is the whole project's.
+const syncsPerMinute = 60
+
+func newSyncs() *httprate.RateLimiter {
+	return httprate.NewRateLimiter(syncsPerMinute, time.Minute, httprate.WithResponseHeaders(httprate.ResponseHeaders{}))
+}
+
 func (s *Server) syncMe(ctx context.Context, _ *struct{}) (*meOutput, error) {
 	c := gate.CallerOf(ctx)
+	if s.syncs.OnLimit(nil, httpRequest(ctx), c.ID) { // without names for headers nothing is written
+		e := fault.New(fault.Limited, "too-many-requests", "at most %d of these a minute", syncsPerMinute)
+		e.RetryAfter = time.Minute
+		return nil, e
+	}
 	row, err := s.sync(ctx, c.User.Principal(c.ID, user.DefaultTenant, request.Info(ctx), time.Now()), c.User.Version)
 	if err != nil {
 		return nil, err

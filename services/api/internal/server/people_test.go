@@ -314,3 +314,27 @@ func TestARepeatedRoleChangeIsOneCommand(t *testing.T) {
 		t.Errorf("%d commands, %s", n, again.body)
 	}
 }
+
+// TestStytchIsNotAskedAsOftenAsSomebodyLikes: what it takes is the whole project's, and one user is not to use it up.
+func TestStytchIsNotAskedAsOftenAsSomebodyLikes(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	api := r.api()
+	_, sam := r.person("sam", "user")
+	_, bob := r.person("bob", "user")
+	if a := r.do("GET", api+"/v1/contacts", sam, ""); a.status != http.StatusOK { // the keys are there from now on
+		t.Fatalf("%d %s", a.status, a.body)
+	}
+	r.stopStytch() // whoever asks it now hears 503
+	for i := range syncsPerMinute {
+		if a := r.do("POST", api+"/v1/me/sync", sam, ""); a.status != http.StatusServiceUnavailable {
+			t.Fatalf("%d: %d %s", i, a.status, a.body)
+		}
+	}
+	if a := r.do("POST", api+"/v1/me/sync", sam, ""); a.status != http.StatusTooManyRequests || a.header.Get("Retry-After") == "" {
+		t.Errorf("%d %v %s", a.status, a.header, a.body)
+	}
+	if a := r.do("POST", api+"/v1/me/sync", bob, ""); a.status != http.StatusServiceUnavailable {
+		t.Errorf("somebody else: %d %s", a.status, a.body)
+	}
+}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
+	"github.com/go-chi/httprate"
 	"github.com/danielgtaylor/huma/v2/adapters/humachi"
 	"github.com/go-chi/chi/v5"
 	"github.com/go-chi/chi/v5/middleware"
@@ -112,6 +113,7 @@ type Server struct {
 	webhook *svix.Webhook // nil: not set up
 	signin  *signin.SignIn
 	rate    *limit.Rate
+	syncs   *httprate.RateLimiter // of POST /v1/me/sync, by user
 	cursors cursors       // for lists by plans that are not exact
 	looking chan struct{} // a place for each that reads the end of the ledger
 	// unlisten ends the hearing of other instances' sessions that ended.
@@ -120,7 +122,7 @@ type Server struct {
 
 // New makes a server that listens for outcomes until Close.
 func New(cfg Config) (*Server, http.Handler, error) {
-	s := &Server{Config: cfg, recent: newRecent(recentCommands), rate: limit.NewRate(cfg.RateLimit), looking: make(chan struct{}, accountReaders)}
+	s := &Server{Config: cfg, recent: newRecent(recentCommands), rate: limit.NewRate(cfg.RateLimit), syncs: newSyncs(), looking: make(chan struct{}, accountReaders)}
 	s.gate = &gate.Gate{Identity: cfg.Identity, Store: cfg.Store, Log: cfg.Log, FirstSeen: s.firstSeen}
 	var err error
 	if s.webhook, err = newWebhook(cfg.StytchWebhookSecret); err != nil {
