@@ -72,7 +72,7 @@ fuzz: ## run each fuzz target for FUZZTIME (30s)
 		{ grep -rl --include='*_test.go' '^func Fuzz' $$module || true; } | xargs -r -n1 dirname | sort -u | while read -r dir; do \
 			for target in $$(grep -ho '^func Fuzz[A-Za-z0-9_]*' $$dir/*_test.go | awk '{print $$2}' | sort -u); do \
 				echo "== $${dir#$(CURDIR)/} $$target"; \
-				(cd $$dir && go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) .); \
+				(cd $$dir && go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1s .); \
 			done; \
 		done; \
 	done
