@@ -291,6 +291,9 @@ func showChanges(t *terminal, r *whatif.Report, limit int) {
 		fmt.Fprintf(t, "  … and %s more lines\n", thousands(left+r.Unlisted))
 	}
 	verdict := t.paint(green, "nothing would change")
+	if r.Replayed == 0 && len(r.Skipped) > 0 {
+		verdict = t.paint(yellow, "nothing was replayed")
+	}
 	if r.Changed > 0 {
 		verdict = t.paint(yellow, thousands(r.Changed)+" would change") +
 			fmt.Sprintf(": %s would be allowed more, %s less, %s select by another condition",

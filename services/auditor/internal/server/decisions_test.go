@@ -12,6 +12,7 @@ import (
 	"github.com/google/uuid"
 	"golang.org/x/mod/sumdb/tlog"
 
+	"github.com/writ-project/writ/pkg/audit"
 	"github.com/writ-project/writ/pkg/events"
 	"github.com/writ-project/writ/pkg/kind/user"
 	"github.com/writ-project/writ/pkg/testkit"
@@ -322,5 +323,18 @@ func TestTenantsSeeOnlyTheirOwn(t *testing.T) {
 	}
 	if a := r.get("/tile/entries/000.p/1", both); a.status != 200 {
 		t.Errorf("entries in the other tenant: %d", a.status)
+	}
+}
+
+// TestNothingIsAfterTheHighestID: neither a cursor nor Last-Event-ID, which
+// clients can make up, leads back to the log's beginning.
+func TestNothingIsAfterTheHighestID(t *testing.T) {
+	t.Parallel()
+	span := after(audit.Span{To: audit.MaxID}, audit.MaxID)
+	if !span.To.Less(span.From) {
+		t.Errorf("%+v", span)
+	}
+	if span = after(audit.Span{To: audit.MaxID, Backwards: true}, audit.MaxID); span.To != audit.MaxID.Prev() {
+		t.Errorf("%+v", span)
 	}
 }

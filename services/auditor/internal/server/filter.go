@@ -98,6 +98,8 @@ func after(span audit.Span, id audit.ID) audit.Span {
 		span.To = id.Prev()
 	case span.Backwards && id == span.To:
 		span.To = id.Prev()
+	case !span.Backwards && id == audit.MaxID: // which nothing is after: Next would be the log's beginning
+		return audit.Span{From: audit.MaxID, Limit: span.Limit}
 	case !span.Backwards && !id.Less(span.From):
 		span.From = id.Next()
 	}
