@@ -37,6 +37,7 @@ import (
 type studio struct {
 	*rig
 	api   string
+	web   *httptest.Server
 	files *content.Store
 	jobs  *jobs.Client
 }
@@ -63,7 +64,7 @@ func newStudio(t *testing.T, options ...option) *studio {
 		srv.Close()
 		http.DefaultClient.CloseIdleConnections()
 	})
-	s.api = web.URL
+	s.api, s.web = web.URL, web
 	return s
 }
 

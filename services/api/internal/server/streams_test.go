@@ -49,6 +49,18 @@ func TestWatcherWhoMayNoLongerReadIsSentAway(t *testing.T) {
 	}
 }
 
+// slowReader is a client for whom the kernel keeps little: what it does not read
+// waits in the server.
+func slowReader() *http.Client {
+	return &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+		conn, err := (&net.Dialer{}).DialContext(ctx, network, addr)
+		if tcp, ok := conn.(*net.TCPConn); ok {
+			err = tcp.SetReadBuffer(16 << 10)
+		}
+		return conn, err
+	}}}
+}
+
 // TestDownloadOfWhoMayNoLongerReadIsCut: the reader takes a little and stops, so that
 // most of the file waits in the server; when it goes on it may read no longer.
 func TestDownloadOfWhoMayNoLongerReadIsCut(t *testing.T) {
@@ -63,13 +75,7 @@ func TestDownloadOfWhoMayNoLongerReadIsCut(t *testing.T) {
 	s.apply(id)
 	req := need(http.NewRequestWithContext(t.Context(), "GET", path, nil))(t)
 	req.Header.Set("Authorization", "Bearer "+token)
-	client := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
-		conn, err := (&net.Dialer{}).DialContext(ctx, network, addr)
-		if tcp, ok := conn.(*net.TCPConn); ok {
-			err = tcp.SetReadBuffer(16 << 10) // else the kernel takes much of it
-		}
-		return conn, err
-	}}}
+	client := slowReader()
 	defer client.CloseIdleConnections()
 	res := need(client.Do(req))(t)
 	defer res.Body.Close()
@@ -144,5 +150,33 @@ func TestRetryOfASubmittedUploadKeepsItsFile(t *testing.T) {
 	}
 	if n := s.kept(); n != 1 {
 		t.Error(fmt.Errorf("%d files are kept", n))
+	}
+}
+
+// TestDownloadThatStandsStillEndsWhenTheServiceStops: its reader takes nothing, and
+// must not hold up the service.
+func TestDownloadThatStandsStillEndsWhenTheServiceStops(t *testing.T) {
+	t.Parallel()
+	stopping := make(chan struct{})
+	s := newStudio(t, func(r *rig) { r.stopping = stopping })
+	sam, token := s.person("sam", "user")
+	id, path := s.film(sam)
+	if a := s.do("PUT", path, token, string(pattern(studioMax))); a.status != 202 {
+		t.Fatalf("%d %s", a.status, a.body)
+	}
+	s.apply(id)
+	req := need(http.NewRequestWithContext(t.Context(), "GET", path, nil))(t)
+	req.Header.Set("Authorization", "Bearer "+token)
+	client := slowReader()
+	defer client.CloseIdleConnections()
+	res := need(client.Do(req))(t)
+	defer res.Body.Close()
+	close(stopping)
+	begun := time.Now()
+	s.web.Config.SetKeepAlivesEnabled(false)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if err := s.web.Config.Shutdown(ctx); err != nil { // waits for what is served
+		t.Errorf("after %s: %v", time.Since(begun), err)
 	}
 }
