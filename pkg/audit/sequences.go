@@ -6,105 +6,111 @@ import (
 	"fmt"
 )
 
-// sequences are the ledger sequences that are accounted for: one bit each.
+// sequences are the ledger sequences up to through that are accounted for.
 type sequences struct {
-	bits    []uint64
-	unknown bool // the source does not tell ids
+	through   uint64
+	entries   bitmap
+	explained map[Why]*bitmap
+	from      uint64 // the first one that everything is there of
+	unknown   bool   // the source does not tell, or nothing is left that would
 }
 
-// add marks a sequence. What a forged id can make it hold is bounded.
-func (s *sequences) add(n uint64) {
-	if n >= maxSequence {
-		return // it will be missing
-	}
-	for uint64(len(s.bits)) <= n/64 {
-		s.bits = append(s.bits, make([]uint64, max(64, len(s.bits)/4))...)
-	}
-	s.bits[n/64] |= 1 << (n % 64)
-}
+// bitmap holds one bit a sequence.
+type bitmap []uint64
 
-// maxSequence bounds the bits held: 1 GiB of them.
+// maxSequence bounds what is held: 1 GiB of bits. What is beyond is missing.
 const maxSequence = 1 << 33
 
-func (s *sequences) has(n uint64) bool {
-	return n/64 < uint64(len(s.bits)) && s.bits[n/64]&(1<<(n%64)) != 0
+func (b *bitmap) add(n uint64) {
+	if n >= maxSequence {
+		return
+	}
+	for uint64(len(*b)) <= n/64 {
+		*b = append(*b, make([]uint64, max(64, len(*b)/4))...)
+	}
+	(*b)[n/64] |= 1 << (n % 64)
 }
 
-// check reports the first sequence up to through that is not accounted for.
-func (s *sequences) check(ctx context.Context, src Source, through uint64, r *Report) error {
-	if s.unknown {
-		return nil
-	}
-	from, err := s.start(ctx, src, r)
-	if errors.Is(err, ErrUnknown) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	for next := from; next != 0; {
-		var ranges []Range
-		if ranges, next, err = src.Explained(ctx, next); errors.Is(err, ErrUnknown) {
-			return nil
-		} else if err != nil {
-			return err
-		}
-		for _, x := range ranges {
-			if x.Last-x.First > maxExplained || x.Last < x.First {
-				return &Bad{Log: Decisions, Index: -1, Reason: fmt.Sprintf("the ledger sequences %d to %d are explained at once", x.First, x.Last)}
-			}
-			for n := max(x.First, from); n <= min(x.Last, through); n++ {
-				if !s.has(n) {
-					s.add(n)
-					r.Explained[x.Why]++
-				}
-			}
-		}
-		if next > through {
-			next = 0
-		}
-	}
-	for n := from; n <= through; n++ {
-		if !s.has(n) {
-			return &Bad{Log: Decisions, Index: -1, Reason: fmt.Sprintf("the message of ledger sequence %d is in no log, and nothing explains why", n)}
-		}
-	}
-	r.Sequences, r.FirstSequence, r.LastSequence = true, from, through
-	return nil
-}
+func (b bitmap) has(n uint64) bool { return n/64 < uint64(len(b)) && b[n/64]&(1<<(n%64)) != 0 }
 
 // maxExplained bounds one explained range: the auditor writes no longer ones.
 const maxExplained = 1 << bucketExplained
 
-// start is the first sequence that everything is there of: the logs may have
-// been trimmed.
-func (s *sequences) start(ctx context.Context, src Source, r *Report) (uint64, error) {
-	from := uint64(1)
+// readSequences reads what is explained. That comes before the logs are read:
+// what is trimmed meanwhile was seen then.
+func readSequences(ctx context.Context, src Source, through uint64) (*sequences, error) {
+	s := &sequences{through: through, explained: map[Why]*bitmap{}, from: 1}
 	if st, ok := src.(interface {
 		State(context.Context) (State, error)
 	}); ok {
 		state, err := st.State(ctx)
 		if err != nil {
-			return 0, err
+			return nil, err
 		}
-		from = max(from, state.Start)
+		s.from = max(s.from, state.Start)
 	}
-	for _, l := range Logs {
-		x := r.Of(l)
-		if x.First == 0 {
+	for next := s.from; next != 0 && next <= through; {
+		ranges, after, err := src.Explained(ctx, next)
+		if errors.Is(err, ErrUnknown) {
+			s.unknown = true
+			return s, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		for _, x := range ranges {
+			if x.Last < x.First || x.Last-x.First >= maxExplained {
+				return nil, &Bad{Log: Decisions, Index: -1, Reason: fmt.Sprintf("the ledger sequences %d to %d are explained at once", x.First, x.Last)}
+			}
+			for n := x.First; n <= min(x.Last, through); n++ {
+				if s.explained[x.Why] == nil {
+					s.explained[x.Why] = &bitmap{}
+				}
+				s.explained[x.Why].add(n)
+			}
+		}
+		if after != 0 && after <= next {
+			return nil, fmt.Errorf("%w: what is explained after %d goes on at %d", ErrDamaged, next, after)
+		}
+		next = after
+	}
+	return s, nil
+}
+
+// add takes an entry's sequence.
+func (s *sequences) add(n uint64) {
+	if n <= s.through {
+		s.entries.add(n)
+	}
+}
+
+// begins says that a log begins trimmed: everything is there from its first
+// entry on, whose sequence is 0 when none is left.
+func (s *sequences) begins(sequence uint64) {
+	s.unknown = s.unknown || sequence == 0
+	s.from = max(s.from, sequence)
+}
+
+// check reports the first sequence that is not accounted for.
+func (s *sequences) check(r *Report) error {
+	if s.unknown {
+		return nil
+	}
+	for n := s.from; n <= s.through; n++ {
+		if s.entries.has(n) {
 			continue
 		}
-		if x.First >= x.Checkpoint.Tree.N {
-			return 0, ErrUnknown // nothing left that would tell
+		found := false
+		for why, b := range s.explained {
+			if found = b.has(n); found {
+				r.Explained[why]++
+				break
+			}
 		}
-		entries, err := src.Entries(ctx, l, x.First/BundleSize, 1)
-		if err != nil {
-			return 0, err
+		if !found {
+			return &Bad{Log: Decisions, Index: -1, Reason: fmt.Sprintf("the message of ledger sequence %d is in no log, and nothing explains why", n)}
 		}
-		if len(entries) == 0 || entries[0].ID == (ID{}) {
-			return 0, ErrUnknown
-		}
-		from = max(from, entries[0].ID.Sequence)
 	}
-	return from, nil
+	r.Sequences, r.FirstSequence, r.LastSequence = true, s.from, s.through
+	return nil
 }

@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -212,6 +213,36 @@ func TestTrimmedLogIsProven(t *testing.T) {
 		var b *Bad
 		if _, err := r.verify(); !errors.As(err, &b) || b.Index != report.Decisions.First {
 			t.Fatal(err)
+		}
+	})
+}
+
+// trimming is a source of which something is trimmed while it is read.
+type trimming struct {
+	*Reader
+	trim func()
+}
+
+func (s *trimming) Entries(ctx context.Context, l Log, n int64, width int) ([]Entry, error) {
+	if l == Decisions && n == 1 {
+		s.trim()
+	}
+	return s.Reader.Entries(ctx, l, n, width)
+}
+
+func TestTrimmedWhileVerified(t *testing.T) {
+	t.Parallel()
+	redises(t, func(t *testing.T, r *rig) {
+		r.fill(1300)
+		r.sign()
+		report := need(Verify(t.Context(), &trimming{r.read, func() {
+			_, _, err := r.log.Trim(t.Context(), Decisions, time.UnixMilli(int64(need(r.read.At(t.Context(), Decisions, 600))(t).ID.Ms)))
+			must(t, err)
+			must(t, r.log.TrimExplained(t.Context()))
+			r.do("DEL", explainedKey(0))
+		}}, VerifyOptions{Key: r.key.PublicKey}))(t)
+		if report.Decisions.First != 512 || report.Decisions.Entries != 268 || !report.Sequences || report.FirstSequence < 512 {
+			t.Fatalf("%+v", report)
 		}
 	})
 }

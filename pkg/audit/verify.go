@@ -98,7 +98,10 @@ func Verify(ctx context.Context, src Source, o VerifyOptions) (Report, error) {
 		r.Of(l).Checkpoint = c
 		total += c.Tree.N
 	}
-	seen := &sequences{}
+	seen, err := readSequences(ctx, src, signed.Sequence)
+	if err != nil {
+		return r, err
+	}
 	done := int64(0)
 	for _, l := range Logs {
 		v := &logVerifier{ctx: ctx, src: src, o: o, log: l, r: r.Of(l), through: signed.Sequence, seen: seen, progress: func(n int64) {
@@ -110,7 +113,7 @@ func Verify(ctx context.Context, src Source, o VerifyOptions) (Report, error) {
 			return r, err
 		}
 	}
-	return r, seen.check(ctx, src, signed.Sequence, &r)
+	return r, seen.check(&r)
 }
 
 // logVerifier checks one log.
@@ -131,6 +134,8 @@ type logVerifier struct {
 	trusted     []Checkpoint
 	last        Entry
 	ids         idSet
+
+	firstSequence uint64 // of entry r.First
 }
 
 func (v *logVerifier) run() error {
@@ -147,7 +152,10 @@ func (v *logVerifier) run() error {
 		v.progress(int64(width))
 	}
 	if v.r.Entries == 0 {
-		v.r.First = want.N
+		v.r.First, v.firstSequence = want.N, 0
+	}
+	if v.r.First > 0 {
+		v.seen.begins(v.firstSequence)
 	}
 	if got := v.given.Tree(); got != want {
 		return v.blame(got, want)
@@ -197,16 +205,14 @@ func (v *logVerifier) bundle(n int64, width int) error {
 	own := leaves
 	switch {
 	case errors.Is(err, ErrTrimmed):
-		if v.r.Entries > 0 {
-			return &Bad{Log: v.log, Index: n * BundleSize, Reason: "its bundle is gone while older ones are there"}
-		}
+		v.r.Entries = 0 // those before have been trimmed, too, since they were read
 	case errors.Is(err, ErrDamaged):
 		return &Bad{Log: v.log, Index: n * BundleSize, Reason: err.Error()}
 	case err != nil:
 		return err
 	default:
 		if v.r.Entries == 0 {
-			v.r.First = n * BundleSize
+			v.r.First, v.firstSequence = n*BundleSize, first(entries).ID.Sequence
 		}
 		if own, err = v.entries(n, entries, leaves); err != nil {
 			return err

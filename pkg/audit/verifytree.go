@@ -147,6 +147,9 @@ func (s *idSet) check(v *logVerifier) error {
 			continue
 		}
 		a, err := v.at(s.all[i-1].index)
+		if errors.Is(err, ErrTrimmed) {
+			continue // since it was read: only one of them is left
+		}
 		if err != nil {
 			return err
 		}
