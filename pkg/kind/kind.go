@@ -15,7 +15,7 @@ import (
 
 // Meta is what every resource has. Embed it first.
 type Meta struct {
-	ID        string    `json:"id" format:"uuid" readOnly:"true" doc:"UUIDv7"`
+	ID        string    `json:"id" readOnly:"true" doc:"A UUIDv7; a user's is Stytch's, a tenant's its key"`
 	Tenant    string    `json:"tenant" readOnly:"true"`
 	OwnerID   string    `json:"owner_id" minLength:"1" maxLength:"200" doc:"The principal that owns it: the one that created it unless an admin names another"`
 	Version   int64     `json:"version" readOnly:"true" doc:"Counts the changes; the ETag"`

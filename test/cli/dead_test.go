@@ -1,84 +1,15 @@
 package cli
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
-	"time"
-
-	"github.com/google/uuid"
-	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/writ-project/writ/pkg/events"
 	"github.com/writ-project/writ/pkg/testkit"
 	"github.com/writ-project/writ/test/e2e/outside"
 )
-
-// seals are the stack's seal keys.
-func seals(t testing.TB, dev *outside.Dev) *events.Keyring {
-	t.Helper()
-	b, err := os.ReadFile(filepath.Join(dev.Dir, "keys", "secrets.json"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var private struct {
-		SealKeys string `json:"seal_keys"`
-	}
-	if err := json.Unmarshal(b, &private); err != nil {
-		t.Fatal(err)
-	}
-	keys, err := events.ParseKeyring(private.SealKeys)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return keys
-}
-
-// lapse puts a command on the ledger whose permission has ended, so that it becomes a dead letter, and gives what it
-// would have made.
-func lapse(t testing.TB, dev *outside.Dev, keys *events.Keyring, principal, name string) (contact string) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), within)
-	defer cancel()
-	contact = uuid.Must(uuid.NewV7()).String()
-	at := time.Now().Add(-48 * time.Hour).UTC()
-	d := &events.Decision{
-		ID: uuid.Must(uuid.NewV7()).String(), Stage: events.StageRequest, Tenant: "default", Action: "create", Effect: events.Allow, EvaluatedAt: at,
-		Principal: events.Principal{ID: principal, Version: 1, Roles: []string{"user"}, Attr: map[string]any{"tenant": "default"}},
-		Resource:  events.Resource{Kind: "contact", ID: contact, Attr: map[string]any{"tenant": "default", "owner_id": principal, "is_active": true}},
-	}
-	m, err := events.NewWrit(keys, d, &events.Command{
-		ID: uuid.Must(uuid.NewV7()).String(), Kind: "contact", ResourceID: contact, Action: "create", Tenant: "default", PrincipalID: principal,
-		Body: json.RawMessage(fmt.Sprintf(`{"first_name":%q}`, name)), Changes: []string{"first_name"}, IssuedAt: at,
-	}, at.Add(time.Hour))
-	if err != nil {
-		t.Fatal(err)
-	}
-	nc, err := nats.Connect(dev.NATS)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		closed := make(chan struct{})
-		nc.SetClosedHandler(func(*nats.Conn) { close(closed) })
-		nc.Close()
-		<-closed
-	}()
-	js, err := jetstream.New(nc)
-	if err != nil {
-		t.Fatal(err)
-	}
-	msg := &nats.Msg{Subject: m.Subject, Data: m.Data, Header: nats.Header{"Content-Type": {events.ContentType}}}
-	if _, err := js.PublishMsg(ctx, msg, jetstream.WithMsgID(m.ID)); err != nil {
-		t.Fatal(err)
-	}
-	return contact
-}
 
 type letter struct {
 	ID, Code, Reason, Action, Unreplayable string
@@ -115,14 +46,14 @@ func letters(t testing.TB, dev *outside.Dev, n int, args ...string) []letter {
 
 func TestDeadLetters(t *testing.T) {
 	dev := outside.StartDev(t, t.TempDir(), []string{"--no-seed"}, nil)
-	keys := seals(t, dev)
+	keys := outside.Seals(t, dev)
 	client := outside.NewClient(t, dev.API, dev.SignIn(t, "sam@example.com"))
 	sam := client.Me(t).Principal.ID
 	if r := want(t, dev, 0, "dead", "list"); r.out != "" || !strings.Contains(r.err, "no dead letters") {
 		t.Errorf("%+v", r)
 	}
 
-	contact := lapse(t, dev, keys, sam, "Grace")
+	_, contact := outside.Lapse(t, dev, keys, "default", sam, "Grace")
 	one := letters(t, dev, 1)[0]
 	if one.Code != "expired" || one.PrincipalID != sam || one.Action != "create" || one.Resource.ID != contact || one.Unreplayable != "" || !one.Believed {
 		t.Errorf("%+v", one)
@@ -181,7 +112,7 @@ func TestDeadLetters(t *testing.T) {
 
 	// More than one is asked about.
 	for i := range 3 {
-		lapse(t, dev, keys, sam, fmt.Sprintf("Number %d", i))
+		outside.Lapse(t, dev, keys, "default", sam, fmt.Sprintf("Number %d", i))
 	}
 	letters(t, dev, 3)
 	all := []string{"dead", "replay", "--all", "--code", "expired", "--reason", "the worker was away"}
@@ -202,7 +133,7 @@ func TestDeadLetters(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	lapse(t, dev, forger, sam, "Mallory")
+	outside.Lapse(t, dev, forger, "default", sam, "Mallory")
 	for _, l := range letters(t, dev, 2) {
 		if l.Believed || l.Code != "bad-seal" || l.PrincipalID != "" || l.Unreplayable == "" {
 			t.Errorf("%+v", l)

@@ -101,9 +101,13 @@ func (s *suite) validQueries(t *testing.T, op *operation) {
 
 // opens looks at how an answer begins that does not end.
 func (s *suite) opens(t *testing.T, op *operation, base string) {
+	path := op.path
+	if op.names() {
+		path = s.at(op, s.id(t, op))
+	}
 	for _, who := range []*outside.Client{s.admin, s.user, s.guest} {
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-		req, err := http.NewRequestWithContext(ctx, op.method, base+op.path, nil)
+		req, err := http.NewRequestWithContext(ctx, op.method, base+path, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

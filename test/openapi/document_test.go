@@ -173,7 +173,9 @@ func (d *document) check(op *operation, a outside.Answer) error {
 	if err != nil {
 		return fmt.Errorf("%s: content type: %w", status, err)
 	}
-	if _, ok := r.Content[kind]; !ok {
+	family, _, _ := strings.Cut(kind, "/")
+	_, ok = r.Content[kind]
+	if _, any := r.Content[family+"/*"]; !ok && !any {
 		return fmt.Errorf("%s: the content type %s is not documented", status, kind)
 	}
 	if kind != "application/json" && !strings.HasSuffix(kind, "+json") {

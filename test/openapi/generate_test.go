@@ -32,9 +32,12 @@ func (g *generator) value(schema map[string]any) any {
 		return g.object(schema)
 	case "array":
 		items, _ := schema["items"].(map[string]any)
-		out := make([]any, g.IntN(3))
+		out := make([]any, max(int(number(schema["minItems"], 0)), g.IntN(3)))
 		for i := range out {
 			out[i] = g.value(items)
+		}
+		if schema["uniqueItems"] == true && len(out) > 0 {
+			out = out[:1]
 		}
 		return out
 	case "string":
@@ -97,14 +100,26 @@ func (g *generator) object(schema map[string]any) map[string]any {
 			out[name] = words[g.IntN(len(words))]
 		}
 		if known := patterned[name]; known != nil {
-			out[name] = known[g.IntN(len(known))]
+			out[name] = g.known(name)
 		}
 	}
 	return out
 }
 
 // patterned are values of members whose schema has a pattern.
-var patterned = map[string][]string{"return_to": {"/account", "/docs?x=1"}}
+var patterned = map[string][]string{
+	"return_to": {"/account", "/docs?x=1"}, "key": {"t-NEW"}, "tenant": {"default"}, "url": {"https://hooks.example/NEW", "https://hooks.example:8443/?a=NEW"},
+	"kinds": {}, "actions": {},
+}
+
+// known is a value of a member whose schema has a pattern; NEW in it is never the same.
+func (g *generator) known(name string) any {
+	all := patterned[name]
+	if len(all) == 0 {
+		return []string{}
+	}
+	return strings.ReplaceAll(all[g.IntN(len(all))], "NEW", uuid.NewString())
+}
 
 // likely are values that mean something where any text will do.
 var likely = map[string][]string{"type": {"user", "contact", "video", "expense"}, "name": {"read", "update", "delete", "approve"}}
@@ -131,6 +146,8 @@ func (g *generator) formatted(format string) string {
 		return fmt.Sprintf("a%d.b+c@example%d.com", g.IntN(1e6), g.IntN(10))
 	case "uuid":
 		return uuid.NewString()
+	case "uri":
+		return "https://hooks.example/" + uuid.NewString()
 	case "date-time":
 		return time.Unix(g.Int64N(4e9), 0).UTC().Format(time.RFC3339)
 	}

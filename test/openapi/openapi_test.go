@@ -3,6 +3,7 @@
 package openapi
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/writ-project/writ/pkg/events"
 	"github.com/writ-project/writ/pkg/testkit"
 	"github.com/writ-project/writ/test/e2e/outside"
 )
@@ -25,11 +27,11 @@ func TestMain(m *testing.M) { testkit.Main(m) }
 
 // TestDocumentHolds is one test so that one stack serves it all.
 func TestDocumentHolds(t *testing.T) {
-	dev := outside.StartDev(t, t.TempDir(), []string{"--seed=false"}, nil)
+	dev := outside.StartDev(t, t.TempDir(), []string{"--seed=false", "--webhooks-allow-private"}, []string{"STYTCH_WEBHOOK_SECRET=whsec_" + base64.StdEncoding.EncodeToString(stytchSecret)})
 	anonymous := outside.NewClient(t, dev.API, "")
 	text := anonymous.Want(t, http.StatusOK, nil, "GET", "/openapi.json", "").Body
 	s := &suite{
-		document: readDocument(t, text), anonymous: anonymous, ids: map[string][]string{},
+		dev: dev, seals: outside.Seals(t, dev), document: readDocument(t, text), anonymous: anonymous, ids: map[string][]string{},
 		admin: anonymous.With(dev.SignIn(t, "admin@openapi.example", "admin")),
 		user:  anonymous.With(dev.SignIn(t, "user@openapi.example", "user")),
 		guest: anonymous.With(dev.SignIn(t, "guest@openapi.example", "guest")),
@@ -38,21 +40,38 @@ func TestDocumentHolds(t *testing.T) {
 	t.Logf("seed %d", seed)
 	s.generator = &generator{Rand: rand.New(rand.NewPCG(seed, 0)), d: s.document}
 
+	s.userID = s.user.Me(t).Principal.ID
 	t.Run("document", s.wellFormed)
 	s.fill(t)
 	for _, op := range s.operations {
-		t.Run("valid "+op.String(), func(t *testing.T) { s.valid(t, op) })
+		t.Run("valid "+op.String(), func(t *testing.T) {
+			if op.path == pathEvents {
+				s.opens(t, op, dev.API)
+				return
+			}
+			s.valid(t, op)
+		})
 	}
 	for _, op := range s.operations {
 		t.Run("invalid "+op.String(), func(t *testing.T) { s.invalid(t, op) })
 	}
 	t.Run("conditions", s.conditions)
+	t.Run("files", s.files)
+	t.Run("jobs", s.jobs)
+	t.Run("dead letters", s.letters)
+	t.Run("members", s.membership)
+	t.Run("users again", s.usersAgain)
+	t.Run("disabled webhooks", s.disabled)
+	t.Run("messages of Stytch", s.stytch)
 	t.Run("sign-in", func(t *testing.T) { s.signIn(t, dev) })
 	t.Run("outside the document", s.outside)
 	t.Run("every success was seen", s.seenAll)
 }
 
 type suite struct {
+	dev    *outside.Dev
+	seals  *events.Keyring
+	userID string
 	*document
 	*generator
 	anonymous, admin, user, guest *outside.Client
@@ -68,8 +87,10 @@ func (s *suite) wellFormed(t *testing.T) {
 			t.Errorf("%s and %s are both called %q", op, other, op.OperationID)
 		}
 		names[op.OperationID] = op.String()
-		if strings.Contains(op.path, "{id}") != slices.ContainsFunc(op.Parameters, func(p parameter) bool { return p.In == "path" && p.Name == "id" && p.Required }) {
-			t.Errorf("%s: the id", op)
+		for _, name := range pathParameter.FindAllStringSubmatch(op.path, -1) {
+			if !slices.ContainsFunc(op.Parameters, func(p parameter) bool { return p.In == "path" && p.Name == name[1] && p.Required }) {
+				t.Errorf("%s: %s", op, name[1])
+			}
 		}
 		for status, r := range op.Responses {
 			for kind := range r.Content {
@@ -99,27 +120,41 @@ func (s *suite) wellFormed(t *testing.T) {
 func (s *suite) fill(t *testing.T) {
 	for _, op := range s.operations {
 		if plural, ok := strings.CutPrefix(op.path, "/v1/"); ok && op.method == "POST" && op.RequestBody != nil && !strings.Contains(plural, "/") {
-			for _, who := range []*outside.Client{s.admin, s.user, s.user} {
+			for _, who := range []*outside.Client{s.admin, s.owner(plural), s.owner(plural)} {
 				s.make(t, who, op, plural)
 			}
 		}
 	}
+	s.ids["dead"], s.ids["queues"] = []string{s.letter(t), s.letter(t)}, []string{"probe"}
+	s.ids["jobs"] = []string{s.job(t)}
 }
 
 // make makes a resource with as few members as may be, which the user may, too.
 func (s *suite) make(t *testing.T, who *outside.Client, op *operation, plural string) string {
 	t.Helper()
+	if plural == "webhooks" && len(s.ids[plural]) >= 10 { // a tenant has at most 20
+		for _, id := range s.ids[plural] {
+			who.Do(t, "DELETE", op.path+"/"+id, "", "Prefer", "wait=20")
+		}
+		s.ids[plural] = nil
+	}
 	schema := s.resolve(op.RequestBody.Content["application/json"].Schema)
 	body := map[string]any{}
 	for _, name := range schema["required"].([]any) {
-		body[name.(string)] = s.value(schema["properties"].(map[string]any)[name.(string)].(map[string]any))
+		p := schema["properties"].(map[string]any)[name.(string)].(map[string]any)
+		if body[name.(string)] = s.value(p); patterned[name.(string)] != nil {
+			body[name.(string)] = s.known(name.(string))
+		}
 	}
 	a := s.send(t, who, call{op: op, path: op.path, body: encode(body), headers: []string{"Prefer", "wait=20"}})
-	var made struct{ ID string }
+	var made struct{ ID, Key string }
 	if a.Status != http.StatusCreated {
 		t.Fatalf("%s: %d %s", op, a.Status, a.Body)
 	}
 	a.Decode(t, &made)
+	if made.ID == "" {
+		made.ID = made.Key
+	}
 	s.ids[plural] = append(s.ids[plural], made.ID)
 	s.ids["commands"] = append(s.ids["commands"], a.CommandID())
 	return made.ID
@@ -135,7 +170,7 @@ func encode(v any) string {
 
 // creator is the operation that makes what an operation's path has the id of; nil if there is none.
 func (s *suite) creator(op *operation) (*operation, string) {
-	plural := strings.Split(strings.TrimPrefix(op.path, "/v1/"), "/")[0]
+	plural := op.plural()
 	i := slices.IndexFunc(s.operations, func(o *operation) bool { return o.path == "/v1/"+plural && o.method == "POST" && o.RequestBody != nil })
 	if i < 0 {
 		return nil, plural
@@ -148,7 +183,10 @@ func (s *suite) id(t *testing.T, op *operation) string {
 	t.Helper()
 	create, plural := s.creator(op)
 	if op.method != "GET" && create != nil {
-		return s.make(t, s.user, create, plural)
+		return s.make(t, s.owner(plural), create, plural)
+	}
+	if op.method != "GET" && plural == "dead" {
+		return s.letter(t)
 	}
 	if len(s.ids[plural]) == 0 {
 		t.Fatalf("%s: there is none of %s", op, plural)
@@ -159,10 +197,10 @@ func (s *suite) id(t *testing.T, op *operation) string {
 // validCall makes a request as the document wants it.
 func (s *suite) validCall(t *testing.T, op *operation, id string) call {
 	t.Helper()
-	c := call{op: op, path: strings.ReplaceAll(op.path, "{id}", id)}
+	c := call{op: op, path: s.at(op, id)}
 	query := url.Values{}
 	for _, p := range op.Parameters {
-		if p.In == "path" || !p.Required && (opaque[p.Name] || s.IntN(2) == 0) {
+		if p.In == "path" || p.Name == "Content-Range" || !p.Required && (opaque[p.Name] || s.IntN(2) == 0) {
 			continue
 		}
 		v := s.parameter(p)
@@ -179,8 +217,10 @@ func (s *suite) validCall(t *testing.T, op *operation, id string) call {
 	if op.RequestBody != nil {
 		kinds := slices.Sorted(maps.Keys(op.RequestBody.Content))
 		kind := kinds[s.IntN(len(kinds))]
-		c.body = encode(s.value(op.RequestBody.Content[kind].Schema))
-		c.headers = append(c.headers, "Content-Type", kind)
+		if c.body = fileText; op.path != pathContent {
+			c.body = encode(s.value(op.RequestBody.Content[kind].Schema))
+		}
+		c.headers = append(c.headers, "Content-Type", strings.ReplaceAll(kind, "*", "mp4"))
 	}
 	return c
 }
@@ -194,6 +234,14 @@ func (s *suite) parameter(p parameter) string {
 		"If-None-Match":   {`"1"`, `*`, `"99"`, `W/"7"`},
 		"Writ-Tenant":     {"default"},
 		"X-Request-ID":    {"request-1"},
+		"Range":           {"bytes=0-1", "bytes=-2", "bytes=1-"},
+		"If-Range":        {`"1"`},
+		"Repr-Digest":     {digest(fileText)},
+		"Content-Digest":  {digest(fileText)},
+		"Svix-Id":         {"msg_1"},
+		"Svix-Timestamp":  {"1"},
+		"Svix-Signature":  {"v1,x"},
+		"queue":           {"", "probe"},
 		"sort":            {"created_at", "-updated_at", "id"},
 	}
 	if values := known[p.Name]; values != nil {
@@ -210,8 +258,8 @@ func (s *suite) valid(t *testing.T, op *operation) {
 	for range rounds {
 		for _, who := range []*outside.Client{s.admin, s.user, s.guest} {
 			ids := []string{""}
-			if strings.Contains(op.path, "{id}") {
-				ids = []string{s.id(t, op), uuid.NewString()}
+			if op.names() {
+				ids = []string{s.id(t, op), absent(op)}
 			}
 			for _, id := range ids {
 				c := s.validCall(t, op, id)
@@ -231,22 +279,24 @@ func (s *suite) valid(t *testing.T, op *operation) {
 func (s *suite) conditions(t *testing.T) {
 	for _, op := range s.operations {
 		create, plural := s.creator(op)
-		if create == nil || !strings.Contains(op.path, "{id}") {
+		if create == nil || !op.names() || op.path == pathContent || strings.HasSuffix(op.path, "/enable") || !op.takes("If-Match") && !op.takes("If-None-Match") {
 			continue
 		}
-		id := s.make(t, s.user, create, plural)
-		c := call{op: op, path: strings.ReplaceAll(op.path, "{id}", id)}
+		id := s.make(t, s.owner(plural), create, plural)
+		c := call{op: op, path: s.at(op, id)}
 		if op.method == "GET" {
 			for tag, want := range map[string]int{`"1"`: 304, `*`: 304, `"2"`: 200} {
 				c.headers = []string{"If-None-Match", tag}
-				if a := s.send(t, s.user, c); a.Status != want {
+				if a := s.send(t, s.owner(plural), c); a.Status != want {
 					t.Errorf("%s: %d", c, a.Status)
 				}
 			}
 			continue
 		}
 		if op.RequestBody != nil {
-			c.body = "{}"
+			if c.body = "{}"; op.method == "PUT" {
+				c.body = `{"roles":["user"]}`
+			}
 		}
 		// Not changed yet, so a version that will never be is refused at once or when it is applied.
 		for _, tag := range []string{`"0"`, `"77"`} {
@@ -304,10 +354,11 @@ func (s *suite) outside(t *testing.T) {
 	for _, op := range s.operations {
 		methods[op.path] = append(methods[op.path], op.method)
 	}
+	delete(methods, pathStytch) // where the other methods find a webhook of that id
 	for path, has := range methods {
 		for _, method := range []string{"GET", "POST", "PUT", "PATCH", "DELETE"} {
 			if !slices.Contains(has, method) {
-				problem(method, strings.ReplaceAll(path, "{id}", uuid.NewString()), http.StatusMethodNotAllowed)
+				problem(method, pathParameter.ReplaceAllString(path, uuid.NewString()), http.StatusMethodNotAllowed)
 			}
 		}
 	}

@@ -8,8 +8,10 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/writ-project/writ/pkg/identity"
 	"github.com/writ-project/writ/pkg/kind/user"
@@ -157,9 +159,34 @@ func (w *world) fill(t *testing.T) {
 	w.amy.Want(t, http.StatusOK, nil, "POST", "/v1/expenses/"+settled+"/approve", "", "Prefer", wait, "Writ-Tenant", acme)
 	open, command := w.ada.create(t, acme, "expenses", fmt.Sprintf(bodies["expenses"], mark))
 	w.things["expenses"], w.things["commands"] = append(w.things["expenses"], open.ID), append(w.things["commands"], command)
-	hook, command := w.amy.create(t, acme, "webhooks", `{"url":"https://acme.example/","description":"`+mark+`"}`)
+	// Nobody is there: it is sent nothing.
+	hook, command := w.amy.create(t, acme, "webhooks", `{"url":"https://acme.example/","kinds":["tenant"],"results":["failed"],"description":"`+mark+`"}`)
 	w.things["webhooks"], w.things["commands"] = []string{hook.ID}, append(w.things["commands"], command)
-	w.gil.create(t, globex, "webhooks", `{"url":"https://globex.example/"}`)
+	w.gil.create(t, globex, "webhooks", `{"url":"https://globex.example/","kinds":["tenant"],"results":["failed"]}`)
+	w.things["films"] = slices.Clone(w.things["videos"][:1])
+	w.things["videos"] = w.things["videos"][1:] // without a file
+	film := "/v1/videos/" + w.things["films"][0]
+	a := w.amy.Want(t, http.StatusOK, nil, "PUT", film+"/content", mark, "Prefer", wait, "Writ-Tenant", acme, "Content-Type", "video/mp4")
+	w.things["commands"] = append(w.things["commands"], a.CommandID())
+	var jobs struct{ Items []struct{ ID, Status string } }
+	testkit.Eventually(t, 30*time.Second, func() error { // the file is probed, and found to be no video
+		a := w.amy.Want(t, http.StatusOK, &jobs, "GET", "/v1/jobs?queue=probe", "", "Writ-Tenant", acme)
+		if len(jobs.Items) == 0 || jobs.Items[0].Status != "done" {
+			return fmt.Errorf("%s", a.Body)
+		}
+		return nil
+	})
+	for _, j := range jobs.Items {
+		w.things["jobs"] = append(w.things["jobs"], j.ID)
+	}
+	letter, _ := outside.Lapse(t, w.dev, outside.Seals(t, w.dev), acme, w.ada.id, mark)
+	w.things["dead"] = []string{letter}
+	testkit.Eventually(t, 30*time.Second, func() error {
+		if a := w.amy.Do(t, "GET", "/v1/dead/"+letter, "", "Writ-Tenant", acme); a.Status != http.StatusOK {
+			return fmt.Errorf("%d %s", a.Status, a.Body)
+		}
+		return nil
+	})
 	w.things["users"] = []string{w.ada.id, w.amy.id, w.ada.email}
 	w.things["people"] = []string{w.ada.id, w.amy.id}
 	w.dan.Want(t, http.StatusCreated, nil, "POST", "/v1/tenants", `{"key":"acme","name":"Acme","description":"`+mark+`"}`, "Prefer", wait)

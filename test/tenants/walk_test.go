@@ -27,6 +27,16 @@ type request struct {
 	path, body string
 }
 
+// logout is asked for by nobody, for who asks is nobody afterwards.
+const logout = "/v1/auth/logout"
+
+// untold are reads that tell nothing to an admin of acme either, and why.
+var untold = map[string]string{
+	"GET /v1/me":            "it is about oneself",
+	"GET /v1/auth/callback": "the link that it opens is no id",
+	"GET /v1/queues":        "all tenants' jobs are on them: they are looked after by the tenant default",
+}
+
 // operations says for each operation how somebody may name a thing of another tenant to it. An operation that names
 // none is sent as it is.
 var operations = map[string][]request{
@@ -34,9 +44,23 @@ var operations = map[string][]request{
 	"POST /v1/me/sync":                        {{path: "/v1/me/sync"}},
 	"GET /v1/commands":                        {{path: "/v1/commands"}},
 	"GET /v1/dead":                            {{path: "/v1/dead"}, {path: "/v1/dead?limit=200"}},
-	"GET /v1/dead/{id}":                       {{"commands", "/v1/dead/worker.LEDGER.1", ""}},
-	"DELETE /v1/dead/{id}":                    {{"commands", "/v1/dead/worker.LEDGER.1?reason=x", ""}},
-	"POST /v1/dead/{id}/replay":               {{"commands", "/v1/dead/worker.LEDGER.1/replay", `{"reason":"x"}`}},
+	"GET /v1/dead/{id}":                       {{"dead", "/v1/dead/ID", ""}},
+	"DELETE /v1/dead/{id}":                    {{"dead", "/v1/dead/ID?reason=x", ""}},
+	"POST /v1/dead/{id}/replay":               {{"dead", "/v1/dead/ID/replay", `{"reason":"x"}`}},
+	"GET /v1/jobs":                            {{path: "/v1/jobs"}, {path: "/v1/jobs?limit=1000&queue=probe"}},
+	"GET /v1/jobs/{id}":                       {{"jobs", "/v1/jobs/ID", ""}, {"films", "/v1/jobs/ID", ""}},
+	"POST /v1/jobs/{id}/cancel":               {{"jobs", "/v1/jobs/ID/cancel", ""}},
+	"POST /v1/jobs/{id}/retry":                {{"jobs", "/v1/jobs/ID/retry", ""}},
+	"GET /v1/queues":                          {{path: "/v1/queues"}},
+	"POST /v1/queues/{name}/pause":            {{path: "/v1/queues/probe/pause"}},
+	"POST /v1/queues/{name}/resume":           {{path: "/v1/queues/probe/resume"}},
+	"GET /v1/videos/{id}/content":             {{"films", "/v1/videos/ID/content", ""}, {"videos", "/v1/videos/ID/content", ""}},
+	"PUT /v1/videos/{id}/content":             {{"films", "/v1/videos/ID/content", "bytes"}, {"videos", "/v1/videos/ID/content", "bytes"}},
+	"GET /v1/videos/{id}/events":              {{"films", "/v1/videos/ID/events", ""}},
+	"GET /account":                            {{path: "/account"}},
+	"GET /v1/auth/callback":                   {{"people", "/v1/auth/callback?token=ID", ""}},
+	"POST /v1/auth/magic-link":                {{"people", "/v1/auth/magic-link", `{"email":"ID"}`}}, // of addresses, see test/attacks
+	"POST /v1/auth/logout":                    {{path: logout}},
 	"GET /v1/commands/{id}":                   {{"commands", "/v1/commands/ID", ""}, {"contacts", "/v1/commands/ID", ""}},
 	"GET /v1/contacts":                        listing("contacts"),
 	"GET /v1/videos":                          listing("videos"),
@@ -74,7 +98,7 @@ var operations = map[string][]request{
 	"DELETE /v1/tenants/{key}/members/{user}": {{"people", "/v1/tenants/acme/members/ID", ""}, {"people", "/v1/tenants/globex/members/ID", ""}},
 	"POST /v1/webhooks/stytch":                {{path: "/v1/webhooks/stytch", body: `{}`}},
 	"GET /v1/webhooks":                        listing("webhooks"),
-	"POST /v1/webhooks":                       creating("webhooks", `"url":"https://walker.example/"`),
+	"POST /v1/webhooks":                       creating("webhooks", `"url":"https://walker.example/","kinds":["tenant"],"results":["failed"]`),
 	"GET /v1/webhooks/{id}":                   reading("webhooks"),
 	"PATCH /v1/webhooks/{id}":                 patching("webhooks", `"description":"x"`),
 	"DELETE /v1/webhooks/{id}":                {{"webhooks", "/v1/webhooks/ID", ""}, {"contacts", "/v1/webhooks/ID", ""}},
@@ -120,18 +144,27 @@ func asking(path, more string) []request {
 type outsider struct {
 	person
 	name, tenant string
+	asked        string // all ids of acme's, which the walk gives them
 }
 
 func (w *world) outsiders() []outsider {
-	return []outsider{
-		{w.gil, "an admin of globex in globex", globex},
-		{w.gus, "a user of globex in globex", globex},
-		{w.gil, "an admin of globex in acme", acme},
-		{w.dan, "an admin of default in acme", acme},
-		{w.dan, "an admin of default in default", ""},
-		{w.gus, "a user of globex in default", ""},
-		{w.gil, "an admin of globex in a tenant that nobody made", "initech"},
+	var asked strings.Builder
+	for _, all := range w.things {
+		asked.WriteString(strings.Join(all, " "))
 	}
+	out := []outsider{
+		{person: w.gil, name: "an admin of globex in globex", tenant: globex},
+		{person: w.gus, name: "a user of globex in globex", tenant: globex},
+		{person: w.gil, name: "an admin of globex in acme", tenant: acme},
+		{person: w.dan, name: "an admin of default in acme", tenant: acme},
+		{person: w.dan, name: "an admin of default in default", tenant: ""},
+		{person: w.gus, name: "a user of globex in default", tenant: ""},
+		{person: w.gil, name: "an admin of globex in a tenant that nobody made", tenant: "initech"},
+	}
+	for i := range out {
+		out[i].asked = asked.String()
+	}
+	return out
 }
 
 // walk sends every operation the ids of acme's things, from outside, and what does not exist: the answers must not
@@ -155,6 +188,9 @@ func walk(t *testing.T, w *world) {
 		}
 		method, _, _ := strings.Cut(op, " ")
 		t.Run(op, func(t *testing.T) {
+			if op == "GET /v1/commands" { // there is one that waits
+				defer w.waiting(t)()
+			}
 			for _, o := range w.outsiders() {
 				if o.id == w.dan.id && o.tenant == "" && strings.Contains(op, "/v1/tenants") {
 					continue // whoever makes the tenants sees them
@@ -163,7 +199,7 @@ func walk(t *testing.T, w *world) {
 					o.tries(t, w, method, r)
 				}
 			}
-			if method == "GET" && strings.HasPrefix(op, "GET /v1/") && op != "GET /v1/me" || strings.Contains(op, "/access/") {
+			if method == "GET" && strings.HasPrefix(op, "GET /v1/") && untold[op] == "" || strings.Contains(op, "/access/") {
 				w.insiderSees(t, op)
 			}
 		})
@@ -176,7 +212,7 @@ func walk(t *testing.T, w *world) {
 // insiderSees checks the walk itself: an admin of acme is told something by the same requests.
 func (w *world) insiderSees(t *testing.T, op string) {
 	method, _, _ := strings.Cut(op, " ")
-	o := outsider{w.amy, "an admin of acme", acme}
+	o := outsider{person: w.amy, name: "an admin of acme", tenant: acme}
 	for _, r := range operations[op] {
 		for _, id := range append(w.things[r.kind], "") {
 			sent, a := o.send(t, method, r, id)
@@ -198,11 +234,19 @@ func (o outsider) send(t *testing.T, method string, r request, id string) (sent 
 	if o.tenant != "" {
 		headers = append(headers, "Writ-Tenant", o.tenant)
 	}
-	a = o.Do(t, method, fill(r.path), fill(r.body), headers...)
+	client := o.Client
+	if r.path == logout {
+		client = o.With("")
+	}
+	a = client.Do(t, method, fill(r.path), fill(r.body), headers...)
 	if a.Status == http.StatusCreated { // an admin may name any owner; what they made must not be in the way of the rest
 		o.Want(t, http.StatusNoContent, nil, "DELETE", a.Header.Get("Location"), "", headers...)
 	}
-	return fill(r.path) + " " + fill(r.body), a
+	sent = fill(r.path) + " " + fill(r.body)
+	if r.path == "/account" { // one's own latest decisions, which name what one has asked for oneself
+		sent += o.asked
+	}
+	return sent, a
 }
 
 // tries sends one request for each thing of acme's and one for what does not exist.
@@ -220,8 +264,11 @@ func (o outsider) tries(t *testing.T, w *world, method string, r request) {
 		sent, a := o.send(t, method, r, id)
 		w.shows(t, what, sent, a)
 		none := uuid.NewString()
-		if r.kind == "users" || r.kind == "people" {
+		switch r.kind {
+		case "users", "people":
 			none = "user-test-" + none
+		case "dead":
+			none = "worker.LEDGER.999999999"
 		}
 		_, b := o.send(t, method, r, none)
 		if x, y := plain(a, id), plain(b, none); x != y {
@@ -251,6 +298,7 @@ func nothingListed(t *testing.T, what string, a outside.Answer) {
 
 // What differs between two answers although nothing was told.
 var (
+	secrets = regexp.MustCompile(`whsec_[A-Za-z0-9+/=]+`)
 	ids     = regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}`)
 	moments = regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z`)
 )
@@ -262,14 +310,14 @@ func plain(a outside.Answer, id string) string {
 		h.Del(name)
 	}
 	text := strings.ReplaceAll(fmt.Sprintf("%d %v %s", a.Status, h, a.Body), id, "ID")
-	return moments.ReplaceAllString(ids.ReplaceAllString(text, "UUID"), "TIME")
+	return secrets.ReplaceAllString(moments.ReplaceAllString(ids.ReplaceAllString(text, "UUID"), "TIME"), "SECRET")
 }
 
 // everything is all that acme has, as its admin sees it.
 func (w *world) everything(t *testing.T) string {
 	t.Helper()
 	var all strings.Builder
-	for _, plural := range append(slices.Sorted(maps.Keys(bodies)), "users", "tenants") {
+	for _, plural := range append(slices.Sorted(maps.Keys(bodies)), "users", "tenants", "webhooks", "dead", "jobs") {
 		a := w.amy.Want(t, http.StatusOK, nil, "GET", "/v1/"+plural+"?limit=200", "", "Writ-Tenant", acme)
 		fmt.Fprintf(&all, "%s\n", a.Body)
 	}

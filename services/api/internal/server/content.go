@@ -84,6 +84,9 @@ func pathID(r *http.Request) (string, error) {
 	if u, err := uuid.Parse(id); err != nil || u.String() != id {
 		return "", fault.InvalidField("path.id", "want a UUID")
 	}
+	for name := range r.URL.Query() { // as everywhere: what is not known is not passed over
+		return "", fault.InvalidField("query."+name, "unknown query parameter")
+	}
 	return id, nil
 }
 

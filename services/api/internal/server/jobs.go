@@ -66,6 +66,11 @@ type jobsInput struct {
 	Limit  int    `query:"limit" minimum:"1" maximum:"1000" default:"100" doc:"At most this many"`
 }
 
+// Resolve implements huma.Resolver.
+func (in *jobsInput) Resolve(ctx huma.Context) []error { return twice(ctx) }
+
+var _ huma.Resolver = (*jobsInput)(nil)
+
 type jobsOutput struct {
 	Body struct {
 		Items    []Job `json:"items" doc:"Those that changed last first"`
@@ -180,17 +185,26 @@ func (s *Server) findJob(ctx context.Context, id, action string) error {
 	if j.Tenant != gate.CallerOf(ctx).Tenant {
 		return fault.Missing(jobKind, id)
 	}
-	_, err = s.mayJobs(ctx, events.Resource{
+	all, err := s.decide(ctx, gate.CallerOf(ctx), events.Resource{
 		Kind: jobKind, ID: id, Attr: map[string]any{"tenant": j.Tenant, "queue": j.Queue, "status": string(j.Status)},
-	}, action)
-	return err
+	}, action, actionRead)
+	if err != nil {
+		return err
+	}
+	if err := s.record(ctx, all[0]); err != nil {
+		return err
+	}
+	switch {
+	case all[0].Effect == events.Allow:
+		return nil
+	case all[1].Effect != events.Allow: // not even to be known of
+		return fault.Missing(jobKind, id)
+	}
+	return denied(all[0])
 }
 
 func (s *Server) getJob(ctx context.Context, in *jobInput) (*jobOutput, error) {
 	if err := s.findJob(ctx, in.ID, actionRead); err != nil {
-		if fault.Is(err, fault.Denied) { // not even to be known of
-			err = fault.Missing(jobKind, in.ID)
-		}
 		return nil, err
 	}
 	j, err := s.Jobs.Show(ctx, in.ID)

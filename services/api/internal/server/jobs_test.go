@@ -77,7 +77,7 @@ func TestAdminsLookAfterJobs(t *testing.T) {
 		{token, "GET", "/v1/jobs", 403},
 		{token, "GET", "/v1/queues", 403},
 		{token, "GET", "/v1/jobs/" + dead, 404},
-		{token, "POST", "/v1/jobs/" + later + "/cancel", 403},
+		{token, "POST", "/v1/jobs/" + later + "/cancel", 404},
 		{token, "POST", "/v1/queues/q/pause", 403},
 		{admin, "GET", "/v1/jobs/" + foreign, 404},
 		{admin, "POST", "/v1/jobs/" + foreign + "/cancel", 404},

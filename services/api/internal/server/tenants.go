@@ -44,6 +44,12 @@ type updateTenantInput struct {
 	RawBody []byte
 }
 
+// Member is what a member is in a tenant: DELETE is for who is to be none.
+type Member struct {
+	Roles []string       `json:"roles" minItems:"1" maxItems:"20" uniqueItems:"true" enum:"admin,auditor,finance,guest,manager,user" doc:"All of them" example:"[\"manager\"]" nullable:"false"`
+	Attr  map[string]any `json:"attr,omitempty" maxProperties:"20" doc:"All attributes that policies see: texts, numbers, booleans and lists of texts" example:"{\"region\":\"eu-east-1\"}"`
+}
+
 // MemberPath names a user in a tenant.
 type MemberPath struct {
 	Key  string `path:"key" pattern:"^[a-z0-9][a-z0-9-]{0,62}$" doc:"The tenant's key"`
@@ -53,7 +59,7 @@ type MemberPath struct {
 type putMemberInput struct {
 	MutationHeaders
 	MemberPath
-	Body    NewMembership
+	Body    Member
 	RawBody []byte
 }
 
@@ -166,13 +172,14 @@ func (t *companies) putMember(ctx context.Context, in *putMemberInput) (*mutatio
 	if err != nil {
 		return nil, err
 	}
-	if err := in.Body.check(); err != nil {
+	membership := NewMembership(in.Body)
+	if err := membership.check(); err != nil {
 		return nil, err
 	}
 	if len(in.Body.Roles) == 0 {
 		return nil, fault.InvalidField("body.roles", "want one at least: DELETE takes a user out of a tenant")
 	}
-	return t.member(ctx, in.MutationHeaders, in.MemberPath, string(body), in.Body)
+	return t.member(ctx, in.MutationHeaders, in.MemberPath, string(body), membership)
 }
 
 func (t *companies) deleteMember(ctx context.Context, in *deleteMemberInput) (*mutationOutput, error) {
