@@ -86,7 +86,7 @@ func (c *contents) watch(w http.ResponseWriter, r *http.Request) error {
 	}
 	defer unlisten()
 	cancel()
-	st := newStream(w, false, c.Stopping, 0)
+	st := newStream(w, false, c.Stopping, streamStop) // it ends by itself, if what it says can be sent
 	defer st.close()
 	h := w.Header()
 	h.Set("Content-Type", "text/event-stream")
