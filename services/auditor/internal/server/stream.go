@@ -96,6 +96,11 @@ func (f *follower) open(ctx context.Context, in *streamInput) (err error) {
 	if in.Tenant != "" && in.Tenant != f.caller.Tenant {
 		return f.ofAnotherTenant(ctx, f.caller, actionStream)
 	}
+	// Before the decision is recorded, so that the stream begins with it.
+	state, err := f.Audit.State(ctx)
+	if err != nil {
+		return err
+	}
 	if f.seen, err = f.permit(ctx, f.caller, about(wholeLog, f.caller.Tenant, in.Principal), actionStream); err != nil {
 		return err
 	}
@@ -103,10 +108,6 @@ func (f *follower) open(ctx context.Context, in *streamInput) (err error) {
 		return f.resume(ctx, from)
 	}
 	if in.From.IsZero() {
-		state, err := f.Audit.State(ctx)
-		if err != nil {
-			return err
-		}
 		f.span = after(f.span, state.Decisions.Last)
 	}
 	return nil
