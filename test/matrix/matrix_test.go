@@ -150,7 +150,11 @@ func (m *matrix) cell(t *testing.T, p principal, k kind, may, settled string, fr
 			status = http.StatusConflict
 		}
 		other, _ := fresh(t)
-		m.happens(t, p, other, readable, strings.IndexByte(may, letter) >= 0, status, "POST", k.path(other.ID)+"/"+action, "")
+		method, path, body := "POST", k.path(other.ID)+"/"+action, ""
+		if action == "upload" {
+			method, path, body = "PUT", k.path(other.ID)+"/content", "bytes"
+		}
+		m.happens(t, p, other, readable, strings.IndexByte(may, letter) >= 0, status, method, path, body)
 	}
 	it, _ = fresh(t)
 	m.happens(t, p, it, readable, strings.ContainsRune(may, deletes), http.StatusNoContent, "DELETE", k.path(it.ID), "")

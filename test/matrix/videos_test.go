@@ -8,9 +8,10 @@ import (
 )
 
 // videos: read and created by users and managers; deleted by the owner, as a user; updated by a manager of the same
-// region; everything by admins and auditors. So owners cannot update and managers cannot delete.
+// region; their files sent by the owner and by a manager of the same region; everything by admins and auditors. So owners
+// cannot update and managers cannot delete.
 func videos(t *testing.T, m *matrix, policies string) {
-	k := kind{plural: "videos", name: "title", patch: `{"description":"seen"}`}
+	k := kind{plural: "videos", name: "title", patch: `{"description":"seen"}`, actions: map[string]byte{"upload": 'f'}}
 	owners := map[string]principal{
 		"eu": m.principal(t, "videos eu", "user", "region=eu"),
 		"us": m.principal(t, "videos us", "user", "region=us"),
@@ -30,20 +31,20 @@ func videos(t *testing.T, m *matrix, policies string) {
 		nowhere  string // … of no region
 		creating int
 	}{
-		{"user in eu", []string{"user", "region=eu"}, "rd", "r", "r", "r", 201},
-		{"user in us", []string{"user", "region=us"}, "rd", "r", "r", "r", 201},
-		{"user of no region", []string{"user"}, "rd", "r", "r", "r", 201},
-		{"manager in eu", []string{"manager", "region=eu"}, "ru", "ru", "r", "r", 201},
-		{"manager in us", []string{"manager", "region=us"}, "ru", "r", "ru", "r", 201},
-		{"manager of no region", []string{"manager"}, "r", "r", "r", "r", 201},
-		{"user and manager in eu", []string{"user", "manager", "region=eu"}, "rud", "ru", "r", "r", 201},
-		{"admin", []string{"admin"}, "rud", "rud", "rud", "rud", 201},
-		{"admin in us", []string{"admin", "region=us"}, "rud", "rud", "rud", "rud", 201},
-		{"auditor in eu", []string{"auditor", "region=eu"}, "rud", "rud", "rud", "rud", 201},
-		{"auditor and user", []string{"auditor", "user"}, "rud", "rud", "rud", "rud", 201},
+		{"user in eu", []string{"user", "region=eu"}, "rdf", "r", "r", "r", 201},
+		{"user in us", []string{"user", "region=us"}, "rdf", "r", "r", "r", 201},
+		{"user of no region", []string{"user"}, "rdf", "r", "r", "r", 201},
+		{"manager in eu", []string{"manager", "region=eu"}, "ruf", "ruf", "r", "r", 201},
+		{"manager in us", []string{"manager", "region=us"}, "ruf", "r", "ruf", "r", 201},
+		{"manager of no region", []string{"manager"}, "rf", "r", "r", "r", 201},
+		{"user and manager in eu", []string{"user", "manager", "region=eu"}, "rudf", "ruf", "r", "r", 201},
+		{"admin", []string{"admin"}, "rudf", "rudf", "rudf", "rudf", 201},
+		{"admin in us", []string{"admin", "region=us"}, "rudf", "rudf", "rudf", "rudf", 201},
+		{"auditor in eu", []string{"auditor", "region=eu"}, "rudf", "rudf", "rudf", "rudf", 201},
+		{"auditor and user", []string{"auditor", "user"}, "rudf", "rudf", "rudf", "rudf", 201},
 		{"finance", []string{"finance", "region=eu"}, "", "", "", "", 403},
 		{"guest", []string{"guest", "region=eu"}, "", "", "", "", 403},
-		{"break-glass", nil, "rud", "rud", "rud", "rud", 201},
+		{"break-glass", nil, "rudf", "rudf", "rudf", "rudf", 201},
 	}
 	for _, row := range rows {
 		t.Run(row.name, func(t *testing.T) {
@@ -67,7 +68,7 @@ func videos(t *testing.T, m *matrix, policies string) {
 				t.Errorf("%+v, want region %q", made, region)
 			}
 			// Only an admin names the region or the owner, at first or later. null names it too.
-			isAdmin := row.nowhere == "rud"
+			isAdmin := row.nowhere == "rudf"
 			naming, setting := http.StatusForbidden, http.StatusForbidden
 			if isAdmin {
 				naming, setting = http.StatusCreated, http.StatusOK
