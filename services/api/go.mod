@@ -12,7 +12,7 @@ require (
 	github.com/golang-jwt/jwt/v5 v5.3.1 // indirect
 	github.com/google/go-cmp v0.7.0 // indirect
 	github.com/google/uuid v1.6.0
-	github.com/jackc/pgx/v5 v5.12.0 // indirect
+	github.com/jackc/pgx/v5 v5.12.0
 	github.com/nats-io/nats-server/v2 v2.15.2 // indirect
 	github.com/nats-io/nats.go v1.55.0 // indirect
 	github.com/pressly/goose/v3 v3.28.0 // indirect
@@ -29,13 +29,11 @@ require (
 )
 
 require (
-	github.com/go-chi/httprate v0.16.1 // indirect
-	github.com/svix/svix-webhooks v1.44.0 // indirect
 	github.com/synadia-io/orbit.go/natsext v0.1.2 // indirect
 	github.com/zeebo/xxh3 v1.1.0 // indirect
 	go.opentelemetry.io/otel/exporters/otlp/otlpmetric/otlpmetricgrpc v1.47.0 // indirect
 	go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracegrpc v1.47.0 // indirect
-	golang.org/x/mod v0.42.0 // indirect
+	gopkg.in/validator.v2 v2.0.1 // indirect
 )
 
 require (
@@ -136,7 +134,7 @@ require (
 	go.opentelemetry.io/otel/log v1.47.0 // indirect
 	go.opentelemetry.io/otel/metric v1.47.0
 	go.opentelemetry.io/otel/sdk/log v1.47.0 // indirect
-	go.opentelemetry.io/otel/trace v1.47.0
+	go.opentelemetry.io/otel/trace v1.47.0 // indirect
 	go.opentelemetry.io/proto/otlp v1.11.1 // indirect
 	go.uber.org/atomic v1.12.0 // indirect
 	go.uber.org/config v1.4.1 // indirect
@@ -163,6 +161,10 @@ require (
 
 exclude github.com/google/pprof v0.0.0-20261016150608-1facf8f91b50
 
-require github.com/writ-project/writ/pkg v0.0.0
+require (
+	github.com/go-chi/httprate v0.16.1
+	github.com/svix/svix-webhooks v1.44.0
+	github.com/writ-project/writ/pkg v0.0.0
+)
 
 replace github.com/writ-project/writ/pkg => ../../pkg

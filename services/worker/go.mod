@@ -26,16 +26,13 @@ require (
 )
 
 require (
-	github.com/Eyevinn/mp4ff v0.48.0 // indirect
 	github.com/MicahParks/keyfunc/v2 v2.0.1 // indirect
 	github.com/golang-jwt/jwt/v5 v5.3.1 // indirect
 	github.com/mitchellh/mapstructure v1.5.0 // indirect
 	github.com/stytchauth/stytch-go/v16 v16.41.0 // indirect
-	github.com/svix/svix-webhooks v1.44.0 // indirect
 	github.com/synadia-io/orbit.go/natsext v0.1.2 // indirect
 	go.opentelemetry.io/otel/exporters/otlp/otlpmetric/otlpmetricgrpc v1.47.0 // indirect
 	go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracegrpc v1.47.0 // indirect
-	golang.org/x/mod v0.42.0 // indirect
 )
 
 require (
@@ -160,6 +157,9 @@ require (
 
 exclude github.com/google/pprof v0.0.0-20261016150608-1facf8f91b50
 
-require github.com/writ-project/writ/pkg v0.0.0
+require (
+	github.com/Eyevinn/mp4ff v0.48.0
+	github.com/writ-project/writ/pkg v0.0.0
+)
 
 replace github.com/writ-project/writ/pkg => ../../pkg

@@ -22,7 +22,6 @@ type sent struct {
 	status                  int
 	command                 string // the command that it became
 	resource                string
-	slowest                 time.Duration
 }
 
 // load is many clients that send a mix of everything until they are told to stop.

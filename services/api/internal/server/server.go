@@ -12,10 +12,10 @@ import (
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
-	"github.com/go-chi/httprate"
 	"github.com/danielgtaylor/huma/v2/adapters/humachi"
 	"github.com/go-chi/chi/v5"
 	"github.com/go-chi/chi/v5/middleware"
+	"github.com/go-chi/httprate"
 	svix "github.com/svix/svix-webhooks/go"
 	"go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp"
 	"golang.org/x/sync/singleflight"
@@ -114,8 +114,8 @@ type Server struct {
 	signin  *signin.SignIn
 	rate    *limit.Rate
 	syncs   *httprate.RateLimiter // of POST /v1/me/sync, by user
-	cursors cursors       // for lists by plans that are not exact
-	looking chan struct{} // a place for each that reads the end of the ledger
+	cursors cursors               // for lists by plans that are not exact
+	looking chan struct{}         // a place for each that reads the end of the ledger
 	// unlisten ends the hearing of other instances' sessions that ended.
 	unlisten func()
 }
