@@ -2,12 +2,14 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
@@ -24,8 +26,13 @@ import (
 // the time that the parts are driven.
 const auditorPerSecond = 30_000
 
+// auditorRounds are how often it copies all of it, each time after the same entries were added to the same redis-server
+// by pipelined XADD: what else the machine does meanwhile touches both. The round with the median ratio is told.
+const auditorRounds = 3
+
 // rawAuditor starts the auditor beside a ledger that holds decisions of the load's size and an empty redis-server, and
 // measures from the first batch to the last entry: reading, verifying, hashing, signing and the one script included.
+// Emptied, Redis is filled again, which is the next round.
 func rawAuditor(ctx context.Context, o options, root, dir string) (r raw, err error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute+10*o.raw)
 	defer cancel()
@@ -76,37 +83,69 @@ func rawAuditor(ctx context.Context, o options, root, dir string) (r raw, err er
 		_ = auditor.Process.Kill()
 		_ = auditor.Wait() // killed
 	}()
-	if r, err = drained(ctx, addr, n); err != nil {
-		err = fmt.Errorf("%w: %s", err, output.String())
-	}
-	return r, err
-}
-
-// drained measures until n entries are there.
-func drained(ctx context.Context, addr string, n int64) (raw, error) {
 	rdb := redis.NewClient(&redis.Options{Addr: addr, MaxRetries: 50, MaxRetryBackoff: 100 * time.Millisecond})
 	defer rdb.Close()
-	r := raw{name: rawAudit, calls: newHistogram(), cpu: -1}
-	var first int64
-	var began time.Time
-	for {
-		have, err := rdb.XLen(ctx, audit.Decisions.Stream()).Result()
+	var rounds []raw
+	for range auditorRounds {
+		r, err := auditorRound(ctx, rdb, n)
 		if err != nil {
+			return r, fmt.Errorf("%w: %s", err, output.String())
+		}
+		rounds = append(rounds, r)
+	}
+	slices.SortFunc(rounds, func(a, b raw) int { return cmp.Compare(a.ratio, b.ratio) })
+	return rounds[auditorRounds/2], nil
+}
+
+// auditorRound measures XADD of n entries and then how the auditor fills the emptied Redis with as many.
+func auditorRound(ctx context.Context, rdb *redis.Client, n int64) (raw, error) {
+	r := raw{name: rawAudit, calls: newHistogram(), cpu: -1}
+	if err := drained(ctx, rdb, n); err != nil { // so that the auditor is at rest
+		return r, err
+	}
+	_, decision, _, err := sample()
+	if err != nil {
+		return r, err
+	}
+	began := time.Now()
+	for done := int64(0); done < n; done += batchSize {
+		if err := xadd(ctx, rdb, decision, int(done)); err != nil {
 			return r, err
 		}
-		switch {
-		case have == 0 || have < n && first > 0:
-		case first == 0:
-			first, began = have, time.Now()
-		default:
-			r.elapsed, r.each = time.Since(began), n-first
-			record(r.calls, r.elapsed)
-			return r, nil
+	}
+	alone := float64(n) / time.Since(began).Seconds()
+	if err := rdb.FlushAll(ctx).Err(); err != nil {
+		return r, err
+	}
+	first, err := waitFor(ctx, rdb, 1)
+	if err != nil {
+		return r, err
+	}
+	began = time.Now()
+	if err := drained(ctx, rdb, n); err != nil {
+		return r, err
+	}
+	r.elapsed, r.each = time.Since(began), n-first
+	record(r.calls, r.elapsed)
+	r.ratio = r.perSecond() / alone
+	return r, nil
+}
+
+// drained waits until n entries are there.
+func drained(ctx context.Context, rdb *redis.Client, n int64) error {
+	_, err := waitFor(ctx, rdb, n)
+	return err
+}
+
+func waitFor(ctx context.Context, rdb *redis.Client, n int64) (have int64, err error) {
+	for {
+		if have, err = rdb.XLen(ctx, audit.Decisions.Stream()).Result(); err != nil || have >= n {
+			return have, err
 		}
 		select {
 		case <-ctx.Done():
-			return r, fmt.Errorf("%d of %d entries: %w", have, n, ctx.Err())
-		case <-time.After(5 * time.Millisecond):
+			return have, fmt.Errorf("%d of %d entries: %w", have, n, ctx.Err())
+		case <-time.After(2 * time.Millisecond):
 		}
 	}
 }

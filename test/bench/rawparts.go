@@ -190,14 +190,19 @@ func rawStream(ctx context.Context, o options, name, addr string) (r raw, err er
 	}
 	sequence := 0
 	return repeat(ctx, o, name, 1, batchSize, func(ctx context.Context, _, _ int) error {
-		_, err := rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
-			for range batchSize {
-				sequence++
-				p.XAdd(ctx, &redis.XAddArgs{Stream: "decisions", ID: fmt.Sprintf("1-%d", sequence),
-					Values: []any{"decision", decision, "seal", "bench." + events.Digest(nil)}})
-			}
-			return nil
-		})
-		return err
+		sequence += batchSize
+		return xadd(ctx, rdb, decision, sequence)
 	})
+}
+
+// xadd adds a batch to a stream, pipelined, with ids after 1-<after>.
+func xadd(ctx context.Context, rdb *redis.Client, decision []byte, after int) error {
+	_, err := rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
+		for i := range batchSize {
+			p.XAdd(ctx, &redis.XAddArgs{Stream: "decisions", ID: fmt.Sprintf("1-%d", after+i+1),
+				Values: []any{"decision", decision, "seal", "bench." + events.Digest(nil)}})
+		}
+		return nil
+	})
+	return err
 }
