@@ -224,7 +224,7 @@ func FuzzStytchWebhook(f *testing.F) {
 	f.Add("msg_1", int64(0), strings.Repeat("v1,AAAA ", 40)+good, body)
 	f.Fuzz(func(t *testing.T, id string, off int64, signature, body string) {
 		if strings.ContainsAny(id+signature, "\r\n") {
-			t.Skip("no header can be so")
+			return // no header can be so
 		}
 		seconds := at.Unix() + off%100_000
 		header := http.Header{"Svix-Id": {id}, "Svix-Timestamp": {strconv.FormatInt(seconds, 10)}, "Svix-Signature": {signature}}
