@@ -3,16 +3,24 @@
 package openapi
 
 import (
+	"sync"
+
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/writ-project/writ/pkg/problem"
 )
 
+// settle sets what is global in huma, once: another server of this process may
+// be answering already.
+var settle = sync.OnceFunc(func() {
+	problem.Install()
+	huma.ValidateStrictCasing = true // a member is its name to the letter: policies are asked about names
+})
+
 // Config is a service's configuration of huma: problems for errors, sessions
 // for everybody, an OpenAPI 3.1 document at /openapi.json. publicURL may be empty.
 func Config(title, description, version, publicURL string) huma.Config {
-	problem.Install()
-	huma.ValidateStrictCasing = true // a member is its name to the letter: policies are asked about names
+	settle()
 	c := huma.DefaultConfig(title, version)
 	c.Info.Description = description
 	c.Info.License = &huma.License{Name: "Apache-2.0", Identifier: "Apache-2.0"}

@@ -13,7 +13,7 @@ import (
 )
 
 // Install makes problems of what huma itself finds wrong with a request. The
-// hooks are global in huma; to install them twice is no matter.
+// hooks are global in huma: install them once, before anything is served.
 func Install() { huma.NewError, huma.NewErrorWithContext = newError, newErrorIn }
 
 func newError(status int, msg string, errs ...error) huma.StatusError {
