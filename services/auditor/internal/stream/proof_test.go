@@ -112,6 +112,12 @@ func TestEditedTailIsNotSigned(t *testing.T) {
 				r.fill(60)
 				r.equal()
 				r.verified()
+				testkit.Eventually(t, soon, func() error { // signed up to here, and not beyond
+					if c := r.checkpoints(); len(c) == 0 || c[0].Tree.N != 40 {
+						return fmt.Errorf("signed: %+v", c)
+					}
+					return nil
+				})
 				stop()
 				// An auditor that has not come to sign: 6 more decisions.
 				w := r.writer(0)
