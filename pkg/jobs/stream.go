@@ -2,12 +2,12 @@ package jobs
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/writ-project/writ/pkg/events"
+	"github.com/writ-project/writ/pkg/ledger"
 )
 
 // Bounds of the streams.
@@ -34,7 +34,7 @@ const (
 // ensure creates the streams or brings them up to date. Several services may
 // run it at once.
 func ensure(ctx context.Context, js jetstream.JetStream, replicas int) (jobs, states jetstream.Stream, err error) {
-	jobs, err = js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
+	jobs, err = ledger.Keep(ctx, js, jetstream.StreamConfig{
 		Name:        events.StreamJobs,
 		Description: "writ: background jobs that wait or run",
 		Subjects:    []string{events.AllJobs},
@@ -47,9 +47,9 @@ func ensure(ctx context.Context, js jetstream.JetStream, replicas int) (jobs, st
 		AllowDirect: true,
 	})
 	if err != nil {
-		return nil, nil, fmt.Errorf("create stream %s: %w", events.StreamJobs, err)
+		return nil, nil, err
 	}
-	states, err = js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
+	states, err = ledger.Keep(ctx, js, jetstream.StreamConfig{
 		Name:              streamStates,
 		Description:       "writ: what is known of each job; limits of rate",
 		Subjects:          []string{prefixState + ">", prefixRate + "*"},
@@ -62,10 +62,7 @@ func ensure(ctx context.Context, js jetstream.JetStream, replicas int) (jobs, st
 		Replicas:          max(replicas, 1),
 		AllowMsgTTL:       true,
 	})
-	if err != nil {
-		return nil, nil, fmt.Errorf("create stream %s: %w", streamStates, err)
-	}
-	return jobs, states, nil
+	return jobs, states, err
 }
 
 // consumer is the one that all workers of a queue share.

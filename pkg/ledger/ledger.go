@@ -146,7 +146,7 @@ func ensure(ctx context.Context, js jetstream.JetStream, cfg Config) (jetstream.
 	if maxBytes == 0 {
 		maxBytes = -1
 	}
-	stream, err := js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
+	stream, err := Keep(ctx, js, jetstream.StreamConfig{
 		Name:               events.StreamLedger,
 		Description:        "writ: commands with their decisions, all other decisions, outcomes, checkpoints of the audit log",
 		Subjects:           []string{events.AllCommands, events.AllDecisions, events.AllOutcomes, events.AllCheckpoints},
@@ -163,9 +163,9 @@ func ensure(ctx context.Context, js jetstream.JetStream, cfg Config) (jetstream.
 		DenyPurge:          true,
 	})
 	if err != nil {
-		return nil, fmt.Errorf("create stream %s: %w", events.StreamLedger, err)
+		return nil, err
 	}
-	if _, err := js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
+	if _, err := Keep(ctx, js, jetstream.StreamConfig{
 		Name:        events.StreamDead,
 		Description: "writ: what could not be processed, with the reason",
 		Subjects:    []string{events.AllDead},
@@ -176,7 +176,7 @@ func ensure(ctx context.Context, js jetstream.JetStream, cfg Config) (jetstream.
 		Replicas:    max(cfg.Replicas, 1),
 		AllowDirect: true,
 	}); err != nil {
-		return nil, fmt.Errorf("create stream %s: %w", events.StreamDead, err)
+		return nil, err
 	}
 	return stream, nil
 }
