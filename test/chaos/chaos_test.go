@@ -33,7 +33,7 @@ func TestKilledInTheMiddleOfCreates(t *testing.T) {
 	random := rand.New(rand.NewPCG(seed, 2))
 	creates := outside.NewCreates(random, "chaos", n)
 
-	dev := outside.StartDev(t, t.TempDir(), []string{"--seed=false"}, nil)
+	dev := outside.StartDev(t, t.TempDir(), []string{"--seed=false", "--rate-limit", "0"}, nil) // one user sends all of it
 	const owner = "chaos@example.com"
 	client := outside.NewClient(t, dev.API, dev.SignIn(t, owner))
 	report := &table{}

@@ -17,7 +17,7 @@ func TestKilledInTheMiddleOfUpdates(t *testing.T) {
 		n, kills = 3000, 5
 	}
 	random := rand.New(rand.NewPCG(seed(t), 4))
-	dev := outside.StartDev(t, t.TempDir(), []string{"--seed=false"}, nil)
+	dev := outside.StartDev(t, t.TempDir(), []string{"--seed=false", "--rate-limit", "0"}, nil) // one user sends all of it
 	const owner = "changes@example.com"
 	client := outside.NewClient(t, dev.API, dev.SignIn(t, owner))
 	contacts := make([]string, 6)

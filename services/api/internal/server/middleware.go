@@ -11,6 +11,7 @@ import (
 	"github.com/writ-project/writ/pkg/gate"
 	"github.com/writ-project/writ/pkg/limit"
 	"github.com/writ-project/writ/pkg/problem"
+	"github.com/writ-project/writ/pkg/request"
 )
 
 // deadline bounds a request: our own work and what the client asked to wait.
@@ -30,6 +31,7 @@ func (s *Server) notTooOften(rate *limit.Rate) func(huma.Context, func(huma.Cont
 		if c := gate.CallerOf(hc.Context()); c != nil {
 			r, w := humachi.Unwrap(hc)
 			if p := rate.Allow(w, r, c.ID); p != nil {
+				p.RequestID = request.Info(hc.Context()).ID
 				problem.Answer(s.api, hc, p)
 				return
 			}
