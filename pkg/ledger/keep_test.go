@@ -11,8 +11,8 @@ import (
 	"github.com/writ-project/writ/pkg/testkit"
 )
 
-// TestStreamsThatAreSoAreLeftAlone: an update would show as another time of
-// the stream's leader, and another setting must still be taken.
+// TestStreamsThatAreSoAreLeftAlone: no update is asked for where nothing is
+// new, and another setting is still taken.
 func TestStreamsThatAreSoAreLeftAlone(t *testing.T) {
 	url := testkit.NATS(t).URL()
 	_, nc := openConn(t, url, ledger.Config{MaxBytes: 1 << 20})
