@@ -171,7 +171,8 @@ type Progress struct {
 	// process that died.
 	Delivered uint64
 	// Settled is the sequence up to which every command was acknowledged: each of
-	// them is done and its outcome is on the ledger.
+	// them is done and its outcome is on the ledger. The message there may be one of
+	// another partition, or no command: the server may count what it passed over.
 	Settled uint64
 }
 
@@ -187,6 +188,38 @@ func (l *Ledger) Progress(ctx context.Context) (map[int]Progress, error) {
 		out[p] = Progress{Delivered: info.Delivered.Stream, Settled: info.AckFloor.Stream}
 	}
 	return out, nil
+}
+
+// Lacks reports whether a database lacks a command that was settled before: it was
+// restored from an older state and catches up. positions, which tells up to where it
+// has each partition's commands, is called after the ledger was asked: the other way
+// round, what is settled in between would be taken for missing.
+func (l *Ledger) Lacks(ctx context.Context, positions func(context.Context) (map[int]uint64, error)) (bool, error) {
+	progress, err := l.Progress(ctx)
+	if err != nil {
+		return false, err
+	}
+	has, err := positions(ctx)
+	if err != nil {
+		return false, err
+	}
+	for p, at := range progress {
+		if has[p] >= at.Settled {
+			continue
+		}
+		last, err := l.lastOf(ctx, p)
+		if err != nil {
+			return false, err
+		}
+		next, _, err := l.Range(ctx, p, has[p]+1, last, 1)
+		if err != nil {
+			return false, err
+		}
+		if len(next) > 0 && next[0].Sequence <= at.Settled {
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 // Lag gives, for each partition, how many commands wait to be delivered or acknowledged.

@@ -3,6 +3,7 @@ package ledger_test
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"testing"
@@ -386,5 +387,42 @@ func TestRangeIsCutBySize(t *testing.T) {
 	}
 	if !slices.Equal(have, sequences) || calls < 2 {
 		t.Errorf("%v in %d calls", have, calls)
+	}
+}
+
+// What is settled while it is asked is not missing.
+func TestLacks(t *testing.T) {
+	l := open(t, testkit.NATS(t).URL(), ledger.Config{})
+	mine := appendEach(t, l, "mine", 3, 2)
+	others := appendEach(t, l, "others", 4, 3)
+	deliveries, _ := read(t, l)
+	for range len(mine) + len(others) {
+		ack(t, next(t, deliveries))
+	}
+	settled(t, l, 3, 4)
+	lacks := func(positions func() map[int]uint64) bool {
+		t.Helper()
+		got, err := l.Lacks(within(t, patience), func(context.Context) (map[int]uint64, error) { return positions(), nil })
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got
+	}
+	has := map[int]uint64{3: mine[1], 4: others[2]}
+	if lacks(func() map[int]uint64 { return has }) {
+		t.Error("it has everything and is said to lack something")
+	}
+	if lacks(func() map[int]uint64 {
+		before := maps.Clone(has)
+		has[3] = appendEach(t, l, "late", 3, 1)[0]
+		ack(t, next(t, deliveries))
+		settled(t, l, 3)
+		return before
+	}) {
+		t.Error("what was settled while it was asked is said to lack")
+	}
+	has[3] = mine[0]
+	if !lacks(func() map[int]uint64 { return has }) {
+		t.Error("a command that was settled lacks, and it is not noticed")
 	}
 }

@@ -2,7 +2,6 @@ package videos
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -26,7 +25,7 @@ const (
 // putAway removes what nobody refers to: of one video, or (the sweep, which
 // comes back for ever) of all.
 func (v *Videos) putAway(ctx context.Context, _ jobs.Job, s subject) error {
-	behind, err := v.behind(ctx)
+	behind, err := v.Ledger.Lacks(ctx, v.Store.Positions)
 	if err != nil {
 		return err
 	}
@@ -80,26 +79,4 @@ func gone(ctx context.Context, v rows, k content.Kept, asked bool) (bool, error)
 		return false, fmt.Errorf("look for the command of upload %s: %w", k.Upload, commandErr)
 	}
 	return command.Status.Final(), nil // replaced or refused
-}
-
-// behind reports whether the database lacks what was applied before: it was
-// restored from an older state and catches up.
-func (v *Videos) behind(ctx context.Context) (bool, error) {
-	positions, err := v.Store.Positions(ctx)
-	if err != nil {
-		return false, err
-	}
-	progress, err := v.Ledger.Progress(ctx)
-	if err != nil {
-		return false, err
-	}
-	if len(progress) == 0 {
-		return false, errors.New("the ledger has no partitions")
-	}
-	for p, at := range progress {
-		if positions[p] < at.Settled {
-			return true, nil
-		}
-	}
-	return false, nil
 }
