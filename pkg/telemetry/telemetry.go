@@ -141,7 +141,7 @@ func newMeterProvider(ctx context.Context, c config, described *resource.Resourc
 		return nil, err
 	}
 	options := []sdkmetric.Option{
-		sdkmetric.WithResource(described), sdkmetric.WithReader(served), sdkmetric.WithView(durations),
+		sdkmetric.WithResource(described), sdkmetric.WithReader(served), sdkmetric.WithView(view),
 	}
 	for _, reader := range c.readers {
 		options = append(options, sdkmetric.WithReader(reader))
@@ -169,18 +169,26 @@ func exporting(signal string) bool {
 	return os.Getenv("OTEL_EXPORTER_OTLP_ENDPOINT") != "" || os.Getenv("OTEL_EXPORTER_OTLP_"+signal+"_ENDPOINT") != ""
 }
 
-// durations gives every histogram in seconds the same buckets, from a check by the engine in process to a request at
-// its deadline: the SDK's defaults are meant for milliseconds.
-func durations(instrument sdkmetric.Instrument) (sdkmetric.Stream, bool) {
-	if instrument.Kind != sdkmetric.InstrumentKindHistogram || instrument.Unit != "s" {
-		return sdkmetric.Stream{}, false
-	}
-	return sdkmetric.Stream{
-		Name: instrument.Name, Description: instrument.Description, Unit: instrument.Unit,
-		Aggregation: sdkmetric.AggregationExplicitBucketHistogram{Boundaries: []float64{
+// requestLabels are what requests are told apart by. The address that they were sent to is not among them: a client says
+// it (Host), and 2,000 that it makes up would fill an instrument, after which statuses are told apart no longer.
+var requestLabels = attribute.NewAllowKeysFilter("http.request.method", "http.response.status_code", "http.route")
+
+// view gives every histogram in seconds the same buckets, from a check by the engine in process to a request at its
+// deadline, where the SDK's defaults are meant for milliseconds; and requests [requestLabels].
+func view(instrument sdkmetric.Instrument) (sdkmetric.Stream, bool) {
+	stream := sdkmetric.Stream{Name: instrument.Name, Description: instrument.Description, Unit: instrument.Unit}
+	matched := false
+	if instrument.Kind == sdkmetric.InstrumentKindHistogram && instrument.Unit == "s" {
+		stream.Aggregation = sdkmetric.AggregationExplicitBucketHistogram{Boundaries: []float64{
 			0.00001, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10,
-		}},
-	}, true
+		}}
+		matched = true
+	}
+	if strings.HasPrefix(instrument.Name, "http.server.") {
+		stream.AttributeFilter = requestLabels
+		matched = true
+	}
+	return stream, matched
 }
 
 // Tracer starts the service's spans.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -11,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/nats-io/nats.go"
+	"go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp"
 	"go.opentelemetry.io/otel/metric"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 	"go.opentelemetry.io/otel/trace"
@@ -117,6 +119,24 @@ func TestEachServiceServesItsOwnMetrics(t *testing.T) {
 	}
 	if strings.Contains(scrape(t, worker), "writ_decisions_total") {
 		t.Error("the worker serves the api's counter")
+	}
+}
+
+// TestRequestsAreNotToldApartByWhatClientsMakeUp: a Host of its own for each request must not fill the instrument.
+func TestRequestsAreNotToldApartByWhatClientsMakeUp(t *testing.T) {
+	api := setup(t, "api")
+	handler := otelhttp.NewHandler(http.NotFoundHandler(), "http", otelhttp.WithMeterProvider(api.MeterProvider()))
+	for i := range 3000 {
+		r := httptest.NewRequest(http.MethodGet, "/", nil)
+		r.Host = fmt.Sprintf("host-%d.example:%d", i, 1024+i)
+		handler.ServeHTTP(httptest.NewRecorder(), r)
+	}
+	text := scrape(t, api)
+	if want := `http_server_request_duration_seconds_count{http_request_method="GET",http_response_status_code="404"} 3000`; !strings.Contains(text, want) {
+		t.Errorf("no %q in %d bytes", want, len(text))
+	}
+	if strings.Contains(text, "otel_metric_overflow") {
+		t.Error("the instrument is full")
 	}
 }
 

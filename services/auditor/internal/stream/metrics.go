@@ -53,7 +53,7 @@ func (w *Writer) instrument() error {
 		})); err != nil {
 		return err
 	}
-	_, err = meter.Int64ObservableGauge("writ.audit.contradiction", metric.WithUnit("1"),
+	_, err = meter.Int64ObservableGauge("writ.audit.contradiction", metric.WithUnit("{log}"), // not "1", which Prometheus is told as a ratio
 		metric.WithDescription("1 while the audit log is not the one that was signed"),
 		metric.WithInt64Callback(func(_ context.Context, o metric.Int64Observer) error {
 			n := int64(0)
