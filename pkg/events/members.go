@@ -2,10 +2,10 @@ package events
 
 import "bytes"
 
-// members hands the members of a JSON object to take, in order, while it reads
+// Members hands the members of a JSON object to take, in order, while it reads
 // them: names and values as they stand. It reports false for what it does not
 // understand, which encoding/json is to read then: odd names, white space. It finds where values end; whether they are JSON is not asked.
-func members(object []byte, take func(name, value []byte) bool) bool {
+func Members(object []byte, take func(name, value []byte) bool) bool {
 	if len(object) < 2 || object[0] != '{' || object[len(object)-1] != '}' {
 		return false
 	}

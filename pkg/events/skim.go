@@ -9,12 +9,14 @@ import (
 // Skim is Parse for whoever copies records: it reads the fields that Verify
 // looks at, and of outcomes what they are about, and may leave the others zero. What it does
 // not look at need not be JSON: with Verify it refuses what Parse and Verify
-// refuse of all that a holder of the keys has sealed.
-func Skim(data []byte) (*Event, error) {
-	e, err := envelope(data)
-	if err != nil {
-		return nil, err
+// refuse of all that a holder of the keys has sealed. It reads into e, whatever was
+// there, which may serve for many messages; after an error e is of no use. What is in e
+// refers to data.
+func Skim(e *Event, data []byte) error {
+	if err := envelope(e, data); err != nil {
+		return err
 	}
+	var err error
 	switch e.Type {
 	case TypeWrit:
 		err = errors.Join(skimDecision(e), skimCommand(e))
@@ -25,17 +27,14 @@ func Skim(data []byte) (*Event, error) {
 	default:
 		err = e.read()
 	}
-	if err != nil {
-		return nil, err
-	}
-	return e, nil
+	return err
 }
 
 // skimDecision reads what Verify needs of a decision as writ encodes it, and
 // leaves anything else to encoding/json.
 func skimDecision(e *Event) error {
 	d := &e.Decision
-	if members(e.RawDecision, func(name, v []byte) bool {
+	if Members(e.RawDecision, func(name, v []byte) bool {
 		switch string(name) {
 		case "id":
 			return text(v, &d.ID)
@@ -44,9 +43,9 @@ func skimDecision(e *Event) error {
 		case "tenant":
 			return text(v, &d.Tenant)
 		case "principal":
-			return members(v, func(name, v []byte) bool { return string(name) != "id" || text(v, &d.Principal.ID) })
+			return Members(v, func(name, v []byte) bool { return string(name) != "id" || text(v, &d.Principal.ID) })
 		case "resource":
-			return members(v, func(name, v []byte) bool {
+			return Members(v, func(name, v []byte) bool {
 				switch string(name) {
 				case "kind":
 					return text(v, &d.Resource.Kind)
@@ -61,7 +60,7 @@ func skimDecision(e *Event) error {
 			return text(v, (*string)(&d.Effect))
 		case "command":
 			d.Command = &CommandRef{}
-			return members(v, func(name, v []byte) bool {
+			return Members(v, func(name, v []byte) bool {
 				switch string(name) {
 				case "id":
 					return text(v, &d.Command.ID)
@@ -81,7 +80,7 @@ func skimDecision(e *Event) error {
 
 func skimCommand(e *Event) error {
 	c := &e.Command
-	if members(e.RawCommand, func(name, v []byte) bool {
+	if Members(e.RawCommand, func(name, v []byte) bool {
 		switch string(name) {
 		case "id":
 			return text(v, &c.ID)
@@ -106,7 +105,7 @@ func skimCommand(e *Event) error {
 
 func skimOutcome(e *Event) error {
 	o := &e.Outcome
-	if members(e.RawOutcome, func(name, v []byte) bool {
+	if Members(e.RawOutcome, func(name, v []byte) bool {
 		switch string(name) {
 		case "id":
 			return text(v, &o.ID)
@@ -133,22 +132,19 @@ func skimOutcome(e *Event) error {
 	return read("outcome", e.RawOutcome, o)
 }
 
-// envelope reads an event without its parts.
-func envelope(data []byte) (*Event, error) {
+// envelope reads an event without its parts into e.
+func envelope(e *Event, data []byte) error {
 	if len(data) > MaxEvent {
-		return nil, fmt.Errorf("%w: %d bytes, at most %d", ErrMalformed, len(data), MaxEvent)
+		return fmt.Errorf("%w: %d bytes, at most %d", ErrMalformed, len(data), MaxEvent)
 	}
-	e, ok := parseOwn(data)
-	if !ok {
-		var err error
-		if e, err = parseAny(data); err != nil {
-			return nil, err
+	*e = Event{}
+	if !parseOwn(e, data) {
+		*e = Event{}
+		if err := parseAny(e, data); err != nil {
+			return err
 		}
 	}
-	if err := errors.Join(bounded("decision", e.ID, e.RawDecision), bounded("outcome", e.ID, e.RawOutcome)); err != nil {
-		return nil, err
-	}
-	return e, nil
+	return errors.Join(bounded("decision", e.ID, e.RawDecision), bounded("outcome", e.ID, e.RawOutcome))
 }
 
 // read reads the event's parts.
