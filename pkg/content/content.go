@@ -23,7 +23,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/writ-project/writ/pkg/fault"
@@ -40,61 +39,7 @@ const (
 	chunkSize = 512 << 10
 	// callTimeout bounds the reading or writing of one part.
 	callTimeout = 20 * time.Second
-
-	bucket       = "content"
-	bucketStream = "OBJ_" + bucket
-	sessions     = "uploads"
-	// sessionLife is how long a resumable upload that nobody continues is kept.
-	sessionLife = 24 * time.Hour
-	// maxSessions bounds the sessions, in bytes: about 15,000.
-	maxSessions = 16 << 20
 )
-
-// Config says how the store is kept.
-type Config struct {
-	// Replicas: 1 or 3.
-	Replicas int
-	// MaxBytes bounds all uploads together; 0 means the server's own limit. A full
-	// store refuses uploads.
-	MaxBytes int64
-}
-
-// Store is the content store. It is safe for concurrent use.
-type Store struct {
-	js       jetstream.JetStream
-	objects  jetstream.ObjectStore
-	stream   jetstream.Stream
-	sessions jetstream.KeyValue
-
-	orphanAge time.Duration
-}
-
-// Open makes sure that the bucket exists. The connection stays the caller's.
-func Open(ctx context.Context, nc *nats.Conn, cfg Config) (*Store, error) {
-	js, err := jetstream.New(nc, jetstream.WithDefaultTimeout(callTimeout))
-	if err != nil {
-		return nil, fmt.Errorf("open JetStream: %w", err)
-	}
-	s := &Store{js: js, orphanAge: orphanAge}
-	maxBytes := cfg.MaxBytes
-	if maxBytes == 0 {
-		maxBytes = -1
-	}
-	if s.objects, err = js.CreateOrUpdateObjectStore(ctx, jetstream.ObjectStoreConfig{
-		Bucket: bucket, Description: "writ: the bytes of uploads", MaxBytes: maxBytes, Replicas: max(cfg.Replicas, 1),
-	}); err != nil {
-		return nil, fault.Unreachable(Dependency, fmt.Errorf("create the bucket %s: %w", bucket, err))
-	}
-	if s.stream, err = js.Stream(ctx, bucketStream); err != nil {
-		return nil, fault.Unreachable(Dependency, err)
-	}
-	if s.sessions, err = js.CreateOrUpdateKeyValue(ctx, jetstream.KeyValueConfig{
-		Bucket: sessions, Description: "writ: how far resumable uploads have got", TTL: sessionLife, MaxBytes: maxSessions, Replicas: max(cfg.Replicas, 1),
-	}); err != nil {
-		return nil, fault.Unreachable(Dependency, fmt.Errorf("create the bucket %s: %w", sessions, err))
-	}
-	return s, nil
-}
 
 // Ref names an upload: the resource that it is for, and its own id.
 type Ref struct{ Resource, Upload string }

@@ -163,13 +163,17 @@ func (c *Client) Retry(ctx context.Context, id string) (Job, error) {
 		if j.Status == Running || j.Status == Queued {
 			return fault.Conflict("job-"+string(j.Status), "job %s is %s", id, j.Status)
 		}
-		if j.Status == Retrying {
-			if err := c.remove(ctx, j.Sequence); err != nil {
-				return err
-			}
-		}
 		m := message{ID: j.ID, Queue: j.Queue, Key: j.Key, Tenant: j.Tenant, Payload: j.Payload, EnqueuedAt: now()}
-		sequence, added, err := c.publish(ctx, m)
+		before := uint64(0) // the message of one that is over is gone
+		if j.Status == Retrying {
+			before = j.Sequence
+		}
+		// First the new message, then away with the old one: a full stream, or a death in
+		// between, leaves the job as it was or delivers it twice.
+		sequence, added, err := c.publish(ctx, m, before)
+		if err == nil && !added && before > 0 {
+			sequence, added, err = c.publish(ctx, m, 0)
+		}
 		if err != nil {
 			return err
 		}
@@ -181,6 +185,9 @@ func (c *Client) Retry(ctx context.Context, id string) (Job, error) {
 		j.revision = revision
 		if err := c.states.put(ctx, j); err != nil && !errors.Is(err, errChanged) { // a worker may have it already
 			return err
+		}
+		if before > 0 {
+			return c.remove(ctx, before)
 		}
 		return nil
 	})

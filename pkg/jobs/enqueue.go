@@ -4,7 +4,9 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -43,8 +45,8 @@ type message struct {
 
 // Enqueue puts a job on its queue and returns when the stream has it. added is
 // false when a job of that key waits or runs already: that one's id is given.
-// fault.Unavailable: it is not known whether the job is there; with a key it is
-// safe to try again.
+// fault.Unavailable: it is not known whether the job is there, or (code jobs-full)
+// there is no room for it; with a key it is safe to try again.
 func (c *Client) Enqueue(ctx context.Context, s Spec) (id string, added bool, err error) {
 	if !queueName.MatchString(s.Queue) {
 		return "", false, fmt.Errorf("jobs: no queue can be called %q", s.Queue)
@@ -60,7 +62,7 @@ func (c *Client) Enqueue(ctx context.Context, s Spec) (id string, added bool, er
 	if m.ID, err = jobID(s.Queue, s.Key); err != nil {
 		return "", false, err
 	}
-	_, added, err = c.publish(ctx, m)
+	_, added, err = c.publish(ctx, m, 0)
 	if err == nil && added {
 		c.metrics.enqueued(ctx, s.Queue)
 	}
@@ -81,8 +83,9 @@ func jobID(queue, key string) (string, error) {
 	return id.String(), nil
 }
 
-// publish puts the message on JOBS unless one of its subject is there.
-func (c *Client) publish(ctx context.Context, m message) (sequence uint64, added bool, err error) {
+// publish puts the message on JOBS unless one of its subject is there, other than
+// the one that is to be replaced (0: none).
+func (c *Client) publish(ctx context.Context, m message, replaced uint64) (sequence uint64, added bool, err error) {
 	data, err := json.Marshal(m)
 	if err != nil {
 		return 0, false, err
@@ -91,14 +94,28 @@ func (c *Client) publish(ctx context.Context, m message) (sequence uint64, added
 	defer cancel()
 	msg := &nats.Msg{Subject: events.JobSubject(m.Queue, m.ID), Data: data, Header: nats.Header{}}
 	telemetry.Inject(ctx, msg.Header)
-	ack, err := c.js.PublishMsg(ctx, msg, jetstream.WithExpectLastSequencePerSubject(0))
+	ack, err := c.js.PublishMsg(ctx, msg, jetstream.WithExpectLastSequencePerSubject(replaced))
 	switch {
 	case wrongLast(err):
 		return 0, false, nil
+	case isFull(err):
+		f := fault.New(fault.Unavailable, "jobs-full", "too many jobs wait")
+		f.RetryAfter, f.Err = fullRetry, err
+		return 0, false, f
 	case err != nil:
 		return 0, false, fault.Unreachable(Dependency, fmt.Errorf("enqueue on %s: %w", m.Queue, err))
 	}
 	return ack.Sequence, true, nil
+}
+
+// fullRetry is after how long a job that found no room may be tried again.
+const fullRetry = 10 * time.Second
+
+// isFull reports whether the stream has no room, in jobs or in bytes. The server
+// has one code for all that its store refuses.
+func isFull(err error) bool {
+	api, ok := errors.AsType[*jetstream.APIError](err)
+	return ok && strings.HasPrefix(api.Description, "maximum ")
 }
 
 // job is the record of a message that no worker has seen yet.

@@ -142,6 +142,9 @@ func (q Queue) withDefaults() Queue {
 type Config struct {
 	// Replicas of each stream: 1 or 3.
 	Replicas int
+	// MaxBytes bounds all jobs that wait or run together, in bytes; 0 means 128 MiB.
+	// When they are full Enqueue is refused.
+	MaxBytes int64
 	// Bury stores dead letters: (*ledger.Ledger).Bury. Needed where jobs are run.
 	Bury func(context.Context, ledger.DeadLetter) error
 	// Service is the name in dead letters; "" means worker.
@@ -189,7 +192,7 @@ func Open(ctx context.Context, nc *nats.Conn, cfg Config) (*Client, error) {
 		return nil, fmt.Errorf("open JetStream: %w", err)
 	}
 	c := &Client{js: js, cfg: cfg, queues: map[string]*registered{}}
-	if c.stream, c.states.stream, err = ensure(ctx, js, cfg.Replicas); err != nil {
+	if c.stream, c.states.stream, err = ensure(ctx, js, cfg); err != nil {
 		return nil, fault.Unreachable(Dependency, err)
 	}
 	c.states.js = js

@@ -45,7 +45,8 @@ func (c *Client) Waiting(ctx context.Context, queue string) (uint64, error) {
 	return info.NumPending + uint64(max(info.NumAckPending, 0)), nil
 }
 
-// Room tells how many jobs are on all queues together, and how many may be.
+// Room tells how much of the room for jobs is taken and how much there is, all
+// queues together: in jobs or in bytes, whichever is scarcer.
 func (c *Client) Room(ctx context.Context) (taken, all uint64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -53,7 +54,11 @@ func (c *Client) Room(ctx context.Context) (taken, all uint64, err error) {
 	if err != nil {
 		return 0, 0, fault.Unreachable(Dependency, err)
 	}
-	return info.State.Msgs, maxJobs, nil
+	taken, all = info.State.Msgs, uint64(max(info.Config.MaxMsgs, 1))
+	if bytes, most := info.State.Bytes, uint64(max(info.Config.MaxBytes, 1)); float64(bytes)/float64(most) > float64(taken)/float64(all) {
+		taken, all = bytes, most
+	}
+	return taken, all, nil
 }
 
 // Drop takes a queue away whose owner is gone: what waits on it is not run, what

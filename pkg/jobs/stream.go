@@ -1,6 +1,7 @@
 package jobs
 
 import (
+	"cmp"
 	"context"
 	"time"
 
@@ -14,6 +15,10 @@ import (
 const (
 	// maxJobs is how many jobs may wait or run; then Enqueue is refused.
 	maxJobs = 200_000
+	// maxJobsBytes bounds them together, in bytes, where Config sets nothing: 670 for
+	// each of maxJobs, and a probe or a delivery takes about 400. JetStream sets so much
+	// of its disk aside.
+	maxJobsBytes = 128 << 20
 	// maxStates bounds the records, in bytes: the ones that have not changed for
 	// the longest time are forgotten first.
 	maxStates = 64 << 20
@@ -33,7 +38,7 @@ const (
 
 // ensure creates the streams or brings them up to date. Several services may
 // run it at once.
-func ensure(ctx context.Context, js jetstream.JetStream, replicas int) (jobs, states jetstream.Stream, err error) {
+func ensure(ctx context.Context, js jetstream.JetStream, cfg Config) (jobs, states jetstream.Stream, err error) {
 	jobs, err = ledger.Keep(ctx, js, jetstream.StreamConfig{
 		Name:        events.StreamJobs,
 		Description: "writ: background jobs that wait or run",
@@ -42,8 +47,9 @@ func ensure(ctx context.Context, js jetstream.JetStream, replicas int) (jobs, st
 		Retention:   jetstream.WorkQueuePolicy,
 		Discard:     jetstream.DiscardNew,
 		MaxMsgs:     maxJobs,
+		MaxBytes:    cmp.Or(cfg.MaxBytes, maxJobsBytes),
 		MaxMsgSize:  MaxPayload + 16<<10,
-		Replicas:    max(replicas, 1),
+		Replicas:    max(cfg.Replicas, 1),
 		AllowDirect: true,
 	})
 	if err != nil {
@@ -59,7 +65,7 @@ func ensure(ctx context.Context, js jetstream.JetStream, replicas int) (jobs, st
 		MaxMsgsPerSubject: 1,
 		MaxBytes:          maxStates,
 		MaxMsgSize:        MaxPayload + 32<<10,
-		Replicas:          max(replicas, 1),
+		Replicas:          max(cfg.Replicas, 1),
 		AllowMsgTTL:       true,
 	})
 	return jobs, states, err
@@ -69,7 +75,7 @@ func ensure(ctx context.Context, js jetstream.JetStream, replicas int) (jobs, st
 func (c *Client) consumer(ctx context.Context, q Queue) (jetstream.Consumer, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	return c.stream.CreateOrUpdateConsumer(ctx, jetstream.ConsumerConfig{
+	return ledger.KeepConsumer(ctx, c.stream, jetstream.ConsumerConfig{
 		Durable:       consumerName(q.Name),
 		FilterSubject: events.JobSubject(q.Name, "*"),
 		AckPolicy:     jetstream.AckExplicitPolicy,

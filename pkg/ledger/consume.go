@@ -40,7 +40,7 @@ func (l *Ledger) Consume(ctx context.Context, name string, subjects []string, fn
 func (l *Ledger) sharedConsumer(ctx context.Context, name string, subjects []string) (jetstream.Consumer, error) {
 	ctx, cancel := context.WithTimeout(ctx, l.cfg.AppendTimeout)
 	defer cancel()
-	c, err := l.stream.CreateOrUpdateConsumer(ctx, jetstream.ConsumerConfig{
+	c, err := KeepConsumer(ctx, l.stream, jetstream.ConsumerConfig{
 		Durable: name, FilterSubjects: subjects, AckPolicy: jetstream.AckExplicitPolicy,
 		AckWait: consumeAckWait, MaxDeliver: -1, MaxAckPending: consumePending,
 	})

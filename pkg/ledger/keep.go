@@ -27,8 +27,23 @@ func Keep(ctx context.Context, js jetstream.JetStream, cfg jetstream.StreamConfi
 	return stream, nil
 }
 
+// KeepConsumer is Keep for a durable consumer of a stream.
+func KeepConsumer(ctx context.Context, stream jetstream.Stream, cfg jetstream.ConsumerConfig) (jetstream.Consumer, error) {
+	c, err := stream.Consumer(ctx, cfg.Durable)
+	if err == nil && is(c.CachedInfo().Config, cfg) {
+		return c, nil
+	}
+	if err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
+		return nil, fmt.Errorf("look at consumer %s: %w", cfg.Durable, err)
+	}
+	if c, err = stream.CreateOrUpdateConsumer(ctx, cfg); err != nil {
+		return nil, fmt.Errorf("create consumer %s: %w", cfg.Durable, err)
+	}
+	return c, nil
+}
+
 // is reports whether have is what want says where it says anything.
-func is(have, want jetstream.StreamConfig) bool {
+func is[T jetstream.StreamConfig | jetstream.ConsumerConfig](have, want T) bool {
 	h, w := reflect.ValueOf(have), reflect.ValueOf(want)
 	for i := range w.NumField() {
 		if f := w.Field(i); !f.IsZero() && !reflect.DeepEqual(f.Interface(), h.Field(i).Interface()) {

@@ -96,7 +96,7 @@ func (l *Ledger) partition(ctx context.Context, p int, out chan<- Delivery) erro
 func (l *Ledger) partitionConsumer(ctx context.Context, p int) (jetstream.Consumer, error) {
 	ctx, cancel := context.WithTimeout(ctx, l.cfg.AppendTimeout)
 	defer cancel()
-	return l.stream.CreateOrUpdateConsumer(ctx, jetstream.ConsumerConfig{
+	return KeepConsumer(ctx, l.stream, jetstream.ConsumerConfig{
 		Durable:        fmt.Sprintf("worker-%02d", p),
 		FilterSubject:  events.PartitionFilter(p),
 		AckPolicy:      jetstream.AckExplicitPolicy,
