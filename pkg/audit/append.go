@@ -149,8 +149,8 @@ type Batch struct {
 // Leaves gives the hashes of one log's entries in the batch, in order.
 func (b Batch) Leaves(l Log) []tlog.Hash {
 	var out []tlog.Hash
-	for _, item := range b.Items {
-		switch {
+	for i := range b.Items {
+		switch item := &b.Items[i]; {
 		case item.Log != l:
 		case item.Leaf == tlog.Hash{}:
 			out = append(out, item.LeafHash())
@@ -191,7 +191,8 @@ func (a *Appender) Append(ctx context.Context, head Head, trees Trees, b Batch) 
 	for i, l := range Logs {
 		p := next.Of(l)
 		n := 0
-		for _, item := range b.Items {
+		for j := range b.Items {
+			item := &b.Items[j]
 			if item.Log != l {
 				continue
 			}
@@ -250,45 +251,52 @@ func (s State) marks() []string {
 
 // index gives the index writes of a batch: key, seconds to live, bytes.
 func (a *Appender) index(b Batch) []any {
-	ttl := 0
-	if a.retention > 0 { // ids are older than their entries: a day is far beyond that
-		ttl = int((a.retention + 24*time.Hour).Seconds())
-	}
-	buckets, order := map[string][]byte{}, []string(nil)
-	at := func(key string) []byte {
-		if _, ok := buckets[key]; !ok {
-			order = append(order, key)
+	at, order, records := map[bucket]int{}, []bucket(nil), [][]byte(nil)
+	in := func(k bucket) *[]byte {
+		i, ok := at[k]
+		if !ok {
+			i = len(order)
+			at[k], order, records = i, append(order, k), append(records, nil)
 		}
-		return buckets[key]
+		return &records[i]
 	}
-	for _, item := range b.Items {
-		tail := binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(nil, item.ID.Ms), item.ID.Sequence)
+	for i := range b.Items {
+		item := &b.Items[i]
 		if id, err := uuid.Parse(item.DecisionID); err == nil {
-			key := item.Log.idsKey(id)
-			buckets[key] = append(append(at(key), id[:]...), tail...)
+			p := in(item.Log.ids(id))
+			*p = item.ID.append(append(*p, id[:]...))
 		}
 		if item.Log == Outcomes {
-			key := commandsKey(item.Command)
-			buckets[key] = append(binary.BigEndian.AppendUint64(at(key), item.Command), tail...)
+			p := in(commands(item.Command))
+			*p = item.ID.append(binary.BigEndian.AppendUint64(*p, item.Command))
 		}
 	}
 	forever := len(order)
 	for _, x := range b.Explained {
 		for x.First <= x.Last { // a range does not leave its bucket
 			end := min(x.Last, (x.First>>bucketExplained+1)<<bucketExplained-1)
-			key := explainedKey(x.First)
-			buckets[key] = append(binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(at(key), x.First), end), byte(x.Why))
+			p := in(explained(x.First))
+			*p = append(binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(*p, x.First), end), byte(x.Why))
 			x.First = end + 1
 		}
 	}
+	ttl := 0
+	if a.retention > 0 { // ids are older than their entries: a day is far beyond that
+		ttl = int((a.retention + 24*time.Hour).Seconds())
+	}
 	out := make([]any, 0, 3*len(order))
-	for i, key := range order {
+	for i, k := range order {
 		if i == forever {
 			ttl = 0
 		}
-		out = append(out, key, ttl, buckets[key])
+		out = append(out, k.key(), ttl, records[i])
 	}
 	return out
+}
+
+// append writes the id as the indexes hold it.
+func (i ID) append(to []byte) []byte {
+	return binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(to, i.Ms), i.Sequence)
 }
 
 // member is how a bundle stands in its log's bundles.
@@ -311,7 +319,7 @@ func parseMember(s string) (n int64, id ID, err error) {
 func (a *Appender) Reset(ctx context.Context, head Head) (Head, error) {
 	args := []any{head.token}
 	for n := uint64(0); n <= head.through && n>>bucketExplained < maxBuckets; n += 1 << bucketExplained {
-		args = append(args, explainedKey(n))
+		args = append(args, explained(n).key())
 	}
 	ok, token, err := a.run(ctx, resetLua, args)
 	if err != nil {

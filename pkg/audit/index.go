@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"strconv"
 
 	"github.com/google/uuid"
 	"github.com/redis/go-redis/v9"
@@ -26,21 +27,29 @@ const (
 	explainedRecord = 8 + 8 + 1  // first, last, why
 )
 
-// idsKey is the bucket of a decision's id: in the log of decisions it leads to
+// bucket is one string of the indexes.
+type bucket struct {
+	stream, what string
+	n            uint64
+}
+
+func (b bucket) key() string { return b.stream + b.what + strconv.FormatUint(b.n, 10) }
+
+// ids is the bucket of a decision's id: in the log of decisions it leads to
 // the decision, in that of outcomes to the outcome that acted on it.
-func (l Log) idsKey(id uuid.UUID) string {
-	ms := binary.BigEndian.Uint64(append([]byte{0, 0}, id[:6]...)) // RFC 9562, 5.7
-	return fmt.Sprintf("%s:ids:%d", l.Stream(), ms>>bucketMs)
+func (l Log) ids(id uuid.UUID) bucket {
+	ms := uint64(binary.BigEndian.Uint16(id[:]))<<32 | uint64(binary.BigEndian.Uint32(id[2:])) // RFC 9562, 5.7
+	return bucket{l.Stream(), ":ids:", ms >> bucketMs}
 }
 
-// commandsKey is the bucket that leads from a command's ledger sequence to its outcome.
-func commandsKey(sequence uint64) string {
-	return fmt.Sprintf("%s:commands:%d", Outcomes.Stream(), sequence>>bucketSequence)
+// commands is the bucket that leads from a command's ledger sequence to its outcome.
+func commands(sequence uint64) bucket {
+	return bucket{Outcomes.Stream(), ":commands:", sequence >> bucketSequence}
 }
 
-// explainedKey is the bucket of explained ranges that begin there.
-func explainedKey(sequence uint64) string {
-	return fmt.Sprintf("writ:explained:%d", sequence>>bucketExplained)
+// explained is the bucket of explained ranges that begin there.
+func explained(sequence uint64) bucket {
+	return bucket{"writ", ":explained:", sequence >> bucketExplained}
 }
 
 // Get gives the decision with this id. Only UUIDs are indexed, which all of
@@ -61,14 +70,14 @@ func (r *Reader) byID(ctx context.Context, l Log, text string) (Entry, error) {
 	if err != nil || id.String() != text {
 		return Entry{}, fault.Missing(l.Field(), text)
 	}
-	return r.lookUp(ctx, l, l.idsKey(id), id[:], idRecord, text)
+	return r.lookUp(ctx, l, l.ids(id).key(), id[:], idRecord, text)
 }
 
 // OutcomeOf gives the outcome of the command whose decision stands at this
 // ledger sequence (its entry's ID.Sequence). It reports fault.NotFound where
 // there is none (yet).
 func (r *Reader) OutcomeOf(ctx context.Context, sequence uint64) (Entry, error) {
-	return r.lookUp(ctx, Outcomes, commandsKey(sequence), binary.BigEndian.AppendUint64(nil, sequence), commandRecord, fmt.Sprint("of ", sequence))
+	return r.lookUp(ctx, Outcomes, commands(sequence).key(), binary.BigEndian.AppendUint64(nil, sequence), commandRecord, fmt.Sprint("of ", sequence))
 }
 
 // lookUp finds a record that begins with want in a bucket, and its entry.
@@ -129,7 +138,7 @@ func (r *Reader) Explained(ctx context.Context, from uint64) (ranges []Range, ne
 	if err != nil {
 		return nil, 0, err
 	}
-	b, err := r.rdb.Get(ctx, explainedKey(from)).Bytes()
+	b, err := r.rdb.Get(ctx, explained(from).key()).Bytes()
 	if err != nil && !errors.Is(err, redis.Nil) {
 		return nil, 0, fault.Unreachable(Dependency, err)
 	}

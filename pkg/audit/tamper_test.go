@@ -79,7 +79,7 @@ func TestVerifyNamesTheEntry(t *testing.T) {
 		}, -1, "not signed"},
 		"a truncated tail signed with the key": {func(r *rig) { truncate(r, 700, r.key) }, 700, "missing"},
 		"an unexplained sequence": {func(r *rig) {
-			r.do("DEL", explainedKey(0))
+			r.do("DEL", explained(0).key())
 		}, -1, "ledger sequence 10 "},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -239,7 +239,7 @@ func TestTrimmedWhileVerified(t *testing.T) {
 			_, _, err := r.log.Trim(t.Context(), Decisions, time.UnixMilli(int64(need(r.read.At(t.Context(), Decisions, 600))(t).ID.Ms)))
 			must(t, err)
 			must(t, r.log.TrimExplained(t.Context()))
-			r.do("DEL", explainedKey(0))
+			r.do("DEL", explained(0).key())
 		}}, VerifyOptions{Key: r.key.PublicKey}))(t)
 		if report.Decisions.First != 512 || report.Decisions.Entries != 268 || !report.Sequences || report.FirstSequence < 512 {
 			t.Fatalf("%+v", report)

@@ -66,7 +66,7 @@ func (a *Appender) TrimExplained(ctx context.Context) error {
 	// nothing must be remembered.
 	var keys []string
 	for n := uint64(0); n < min(from>>bucketExplained, maxBuckets); n++ {
-		keys = append(keys, explainedKey(n<<bucketExplained))
+		keys = append(keys, explained(n<<bucketExplained).key())
 	}
 	if len(keys) == 0 {
 		return nil

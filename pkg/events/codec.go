@@ -234,8 +234,8 @@ func plain(s string) bool {
 // Parse reads an event; there is none beside an error, which is ErrMalformed or
 // ErrVersion. It does not look at the seal: see Verify.
 func Parse(data []byte) (*Event, error) {
-	e, err := envelope(data)
-	if err != nil {
+	e := &Event{}
+	if err := envelope(e, data); err != nil {
 		return nil, err
 	}
 	if err := e.read(); err != nil {
@@ -244,8 +244,8 @@ func Parse(data []byte) (*Event, error) {
 	return e, nil
 }
 
-// parseAny reads the envelope of any CloudEvents JSON document.
-func parseAny(data []byte) (*Event, error) {
+// parseAny reads into e, which is zero, the envelope of any CloudEvents JSON document.
+func parseAny(e *Event, data []byte) error {
 	var env struct {
 		SpecVersion string    `json:"specversion"`
 		ID          string    `json:"id"`
@@ -260,18 +260,17 @@ func parseAny(data []byte) (*Event, error) {
 		} `json:"data"`
 	}
 	if err := json.Unmarshal(data, &env); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrMalformed, err)
+		return fmt.Errorf("%w: %w", ErrMalformed, err)
 	}
 	if env.SpecVersion != "1.0" {
-		return nil, fmt.Errorf("%w: CloudEvents specversion %q", ErrVersion, env.SpecVersion)
+		return fmt.Errorf("%w: CloudEvents specversion %q", ErrVersion, env.SpecVersion)
 	}
 	if env.ID == "" {
-		return nil, fmt.Errorf("%w: no id", ErrMalformed)
+		return fmt.Errorf("%w: no id", ErrMalformed)
 	}
-	return &Event{
-		ID: env.ID, Type: env.Type, Time: env.Time, Seal: env.Data.Seal,
-		RawDecision: env.Data.Decision, RawCommand: env.Data.Command, RawOutcome: env.Data.Outcome, RawCheckpoint: env.Data.Checkpoint,
-	}, nil
+	e.ID, e.Type, e.Time, e.Seal = env.ID, env.Type, env.Time, env.Data.Seal
+	e.RawDecision, e.RawCommand, e.RawOutcome, e.RawCheckpoint = env.Data.Decision, env.Data.Command, env.Data.Outcome, env.Data.Checkpoint
+	return nil
 }
 
 func read(name string, raw json.RawMessage, into any) error {

@@ -4,15 +4,15 @@ import (
 	"bytes"
 )
 
-// parseOwn reads the envelope of a message that is, byte for byte, in the form
-// that encode writes, and leaves everything else to parseAny. encoding/json
+// parseOwn reads into e, which is zero, the envelope of a message that is, byte for byte,
+// in the form that encode writes, and leaves everything else to parseAny. encoding/json
 // would go through the parts twice, once to find their ends and once to read
 // them, and copy them in between.
 //
 // It looks for the parts' ends only: whether they are JSON is for whoever reads
 // them, so it takes no message with a part that Parse does not read.
-func parseOwn(data []byte) (*Event, bool) {
-	e, at := &Event{}, ""
+func parseOwn(e *Event, data []byte) bool {
+	at := ""
 	r := scanner{data, true}
 	r.literal(`{"specversion":"1.0","id":"`)
 	e.ID = r.text()
@@ -41,17 +41,14 @@ func parseOwn(data []byte) (*Event, bool) {
 		r.literal(`"checkpoint":`)
 		e.RawCheckpoint = r.object()
 	default:
-		return nil, false
+		return false
 	}
 	r.literal(`,"seal":{"kid":"`)
 	e.Seal.KeyID = r.text()
 	r.literal(`,"mac":"`)
 	e.Seal.MAC = r.text()
 	r.literal(`}}}`)
-	if !r.ok || len(r.rest) > 0 || e.ID == "" || e.Time.UnmarshalText([]byte(at)) != nil {
-		return nil, false
-	}
-	return e, true
+	return r.ok && len(r.rest) == 0 && e.ID != "" && e.Time.UnmarshalText([]byte(at)) == nil
 }
 
 // scanner takes what it knows from the front of rest; ok ends with the first

@@ -63,7 +63,7 @@ func (l *Ledger) Follow(ctx context.Context, from uint64, fn func(context.Contex
 		var batch []Record
 		select {
 		case r := <-records:
-			batch = append(batch, r)
+			batch = append(make([]Record, 0, min(len(records)+1, followMessages)), r)
 		case err := <-failed:
 			return err
 		case <-ctx.Done():

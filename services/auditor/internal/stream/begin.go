@@ -95,7 +95,7 @@ func (w *Writer) lastCheckpoint(ctx context.Context) (*events.Checkpoint, uint64
 		}
 		e, err := events.Parse(rec.Data)
 		if err == nil {
-			if err = e.Verify(w.Seals, rec.Subject); err == nil || w.signedHere(e) {
+			if err = e.Verify(w.Seals, rec.Subject); err == nil || e.Type == events.TypeCheckpoint && w.signedHere(&e.Checkpoint) {
 				return &e.Checkpoint, rec.Sequence, nil
 			}
 		}
@@ -109,12 +109,9 @@ func (w *Writer) lastCheckpoint(ctx context.Context) (*events.Checkpoint, uint64
 // signedHere tells whether this auditor's key signed a checkpoint: it is
 // believed then, also when the key that sealed it was taken out of the ring,
 // which is when the log would be filled with less than before.
-func (w *Writer) signedHere(e *events.Event) bool {
-	if e.Type != events.TypeCheckpoint {
-		return false
-	}
-	_, err1 := w.Key.Open(audit.Decisions, []byte(e.Checkpoint.Decisions))
-	_, err2 := w.Key.Open(audit.Outcomes, []byte(e.Checkpoint.Outcomes))
+func (w *Writer) signedHere(c *events.Checkpoint) bool {
+	_, err1 := w.Key.Open(audit.Decisions, []byte(c.Decisions))
+	_, err2 := w.Key.Open(audit.Outcomes, []byte(c.Outcomes))
 	return err1 == nil && err2 == nil
 }
 

@@ -7,7 +7,6 @@ import (
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
-	"golang.org/x/mod/sumdb/tlog"
 
 	"github.com/writ-project/writ/pkg/audit"
 	"github.com/writ-project/writ/pkg/events"
@@ -23,36 +22,41 @@ type converted struct {
 	checkpoint *events.Checkpoint // the last one in the batch
 }
 
-// message is a message of the ledger that was read and verified.
+// message is what is needed of a message of the ledger that was read and verified.
 type message struct {
 	ledger.Record
-	event   *events.Event // nil if it cannot be read
-	refused error         // why it cannot be believed
-	leaf    tlog.Hash     // of a decision or an outcome
+	refused error // why it cannot be believed
+	// checkpoint is there if it is one, refused or not.
+	checkpoint *events.Checkpoint
+	item       audit.Item // of a decision or an outcome, without its ID
 }
 
 // read reads and verifies a batch.
 func (w *Writer) read(batch []ledger.Record) []message {
 	out := make([]message, len(batch))
+	var e events.Event
 	for i, r := range batch {
-		m := message{Record: r}
-		if m.event, m.refused = events.Skim(r.Data); m.refused == nil {
-			m.refused = m.event.Verify(w.Seals, r.Subject)
+		m := &out[i]
+		m.Record = r
+		if m.refused = events.Skim(&e, r.Data); m.refused != nil {
+			continue
 		}
-		if m.refused == nil && m.event.Type != events.TypeCheckpoint {
-			m.leaf = tlog.RecordHash(record(m.event))
+		m.refused = e.Verify(w.Seals, r.Subject)
+		switch {
+		case e.Type == events.TypeCheckpoint:
+			cp := e.Checkpoint
+			m.checkpoint = &cp
+		case m.refused != nil:
+		case e.Type == events.TypeOutcome:
+			m.item = audit.Item{DecisionID: e.Outcome.DecisionID, Command: e.Outcome.Sequence, Entry: audit.Entry{Log: audit.Outcomes, Record: e.RawOutcome}}
+		default:
+			m.item = audit.Item{DecisionID: e.Decision.ID, Entry: audit.Entry{Log: audit.Decisions, Record: e.RawDecision}}
 		}
-		out[i] = m
+		if m.item.Record != nil {
+			m.item.Seal, m.item.Leaf = e.Seal.String(), m.item.LeafHash()
+		}
 	}
 	return out
-}
-
-// record gives the bytes that are an entry of a log.
-func record(e *events.Event) []byte {
-	if e.Type == events.TypeOutcome {
-		return e.RawOutcome
-	}
-	return e.RawDecision
 }
 
 // convert makes the entries of a batch. What cannot be believed becomes a dead
@@ -64,11 +68,12 @@ func (f *follower) convert(ctx context.Context, batch []message, known bool) (*c
 		traces: make([]context.Context, 0, len(batch)),
 	}
 	ms := max(f.head.Decisions.Last.Ms, f.head.Outcomes.Last.Ms)
-	for _, m := range batch {
-		e := m.event
-		if m.refused != nil {
-			if e != nil && f.signedHere(e) {
-				c.checkpoint = &e.Checkpoint
+	for i := range batch {
+		m := &batch[i]
+		switch {
+		case m.refused != nil:
+			if m.checkpoint != nil && f.signedHere(m.checkpoint) {
+				c.checkpoint = m.checkpoint
 			}
 			if !known {
 				if err := f.bury(ctx, m.Record, m.refused); err != nil {
@@ -76,22 +81,16 @@ func (f *follower) convert(ctx context.Context, batch []message, known bool) (*c
 				}
 			}
 			c.explain(m.Sequence, audit.WhyRefused)
-			continue
-		}
-		if e.Type == events.TypeCheckpoint {
-			c.checkpoint = &e.Checkpoint
+		case m.checkpoint != nil:
+			c.checkpoint = m.checkpoint
 			c.explain(m.Sequence, audit.WhyCheckpoint)
-			continue
+		default:
+			// A clock that stepped back must not break the order of the ids.
+			ms = max(ms, uint64(max(m.Time.UnixMilli(), 0)))
+			m.item.ID = audit.ID{Ms: ms, Sequence: m.Sequence}
+			c.Items = append(c.Items, m.item)
+			c.traces = append(c.traces, telemetry.Extract(context.Background(), m.Header))
 		}
-		// A clock that stepped back must not break the order of the ids.
-		ms = max(ms, uint64(max(m.Time.UnixMilli(), 0)))
-		item := audit.Item{Leaf: m.leaf, DecisionID: e.Decision.ID, Entry: audit.Entry{
-			Log: audit.Decisions, ID: audit.ID{Ms: ms, Sequence: m.Sequence}, Record: record(e), Seal: e.Seal.String()}}
-		if e.Type == events.TypeOutcome {
-			item.Log, item.DecisionID, item.Command = audit.Outcomes, e.Outcome.DecisionID, e.Outcome.Sequence
-		}
-		c.Items = append(c.Items, item)
-		c.traces = append(c.traces, telemetry.Extract(context.Background(), m.Header))
 	}
 	return c, nil
 }
