@@ -199,15 +199,22 @@ func (s *stack) startRedis(context.Context) error {
 	return nil
 }
 
-func (s *stack) startEmulator(context.Context) (err error) {
-	if s.emulator, err = stytchemu.New(stytchemu.Config{ProjectID: localProject, Secret: s.keys.StytchSecret, Dir: filepath.Join(s.data, "stytch")}); err != nil {
-		return fmt.Errorf("start the Stytch emulator: %w", err)
-	}
-	s.stops = append(s.stops, func(context.Context) error { return s.emulator.Close() })
+func (s *stack) startEmulator(context.Context) error {
 	ln, err := listen(s.cmd.MailboxAddr)
 	if err != nil {
 		return fmt.Errorf("WRIT_MAILBOX_ADDR: %w", err)
 	}
+	var names []string // beside loopback's, those that it is told to listen under
+	for _, addr := range []string{s.cmd.MailboxAddr, ln.Addr().String()} {
+		if host, _, err := net.SplitHostPort(addr); err == nil && host != "" {
+			names = append(names, host)
+		}
+	}
+	s.emulator, err = stytchemu.New(stytchemu.Config{ProjectID: localProject, Secret: s.keys.StytchSecret, Dir: filepath.Join(s.data, "stytch"), Hosts: names})
+	if err != nil {
+		return errors.Join(fmt.Errorf("start the Stytch emulator: %w", err), ln.Close())
+	}
+	s.stops = append(s.stops, func(context.Context) error { return s.emulator.Close() })
 	srv := &http.Server{Handler: s.emulator, ReadHeaderTimeout: 5 * time.Second}
 	s.run(func(context.Context) error {
 		if err := srv.Serve(ln); !errors.Is(err, http.ErrServerClosed) {

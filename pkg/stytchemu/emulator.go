@@ -5,7 +5,8 @@
 // mailed, and faults can be ordered by the call.
 //
 // It is no authentication service: whoever reaches its mailbox can sign in as
-// anybody. Bind it to loopback.
+// anybody. Bind it to loopback. Requests under other names than loopback's are
+// refused, so that no web page reaches it by a name that it has rebound.
 package stytchemu
 
 import (
@@ -31,6 +32,9 @@ type Config struct {
 	Dir string
 	// Clock gives the time; nil for time.Now.
 	Clock func() time.Time
+	// Hosts are names by which requests may reach the emulator beside localhost,
+	// its subdomains and loopback addresses, without a port.
+	Hosts []string
 	// OnUser, if set, is called after a user was created, updated or deleted
 	// (the event) and before the answer. It must not block for long.
 	OnUser func(event, userID string)
@@ -114,6 +118,10 @@ func (e *Emulator) routes() {
 // ServeHTTP implements http.Handler. Faults touch the API under /v1/ only. A
 // lost answer ends in a panic with http.ErrAbortHandler, as net/http wants it.
 func (e *Emulator) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if !e.isOurs(r.Host) {
+		http.Error(w, "The emulator answers under the names of loopback only.", http.StatusMisdirectedRequest)
+		return
+	}
 	if strings.HasPrefix(r.URL.Path, "/v1/") {
 		if f, ok := e.faults.take(r.URL.Path); ok {
 			e.fail(f, w, r)
