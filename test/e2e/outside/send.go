@@ -55,7 +55,7 @@ func Send[M Mutation](t testing.TB, c *Client, mutations []M, how Sending) {
 	stop := make(chan struct{})
 	reached := make(chan struct{})
 	var answers atomic.Int64
-	var workers sync.WaitGroup
+	var workers, giver sync.WaitGroup
 	for range how.Workers {
 		workers.Go(func() {
 			for job := range jobs {
@@ -83,7 +83,7 @@ func Send[M Mutation](t testing.TB, c *Client, mutations []M, how Sending) {
 			}
 		})
 	}
-	go func() {
+	giver.Go(func() {
 		defer close(jobs)
 		for _, job := range mutations {
 			if s := job.state(); s.Answered || s.Key == "" && s.Tries > 0 {
@@ -97,7 +97,7 @@ func Send[M Mutation](t testing.TB, c *Client, mutations []M, how Sending) {
 				return
 			}
 		}
-	}()
+	})
 	finished := make(chan struct{})
 	go func() {
 		workers.Wait()
@@ -106,6 +106,7 @@ func Send[M Mutation](t testing.TB, c *Client, mutations []M, how Sending) {
 	defer func() {
 		close(stop)
 		<-finished
+		giver.Wait()
 	}()
 	if how.Then == nil {
 		<-finished

@@ -76,7 +76,7 @@ func (s *SignIn) Send(r *http.Request, a Ask) ([]*http.Cookie, error) {
 	if !ok {
 		state.Verifier, _ = identity.NewPKCE()
 	}
-	state = asked{Verifier: state.Verifier, Email: address, ReturnTo: to, Role: a.Role, Until: time.Now().Add(LinkLife)}
+	state = asked{Verifier: state.Verifier, Email: address, ReturnTo: to, Role: a.Role, Until: time.Now().UTC().Add(LinkLife).Truncate(time.Second)} // of one length
 	if err := s.sender.queue(mailing{email: address, challenge: identity.Challenge(state.Verifier)}); err != nil {
 		return nil, err
 	}
