@@ -106,7 +106,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	}
 	defer closing(&err, az.Close)
 
-	id, err := identity.New(ctx, identity.Config{ProjectID: cfg.StytchProjectID, Secret: cfg.StytchSecret, BaseURL: cfg.StytchBaseURL})
+	id, err := identity.New(ctx, identity.Config{ProjectID: cfg.StytchProjectID, Secret: cfg.StytchSecret, BaseURL: cfg.StytchBaseURL, Log: cfg.Log})
 	if err != nil {
 		return err
 	}
@@ -123,7 +123,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	}
 	defer closing(&err, func() error { return drain(led.Close, flushTimeout) })
 
-	handlers := []apply.Handler{apply.Directory(), apply.Tenants(), apply.CRUD(webhook.Kind)}
+	handlers := []apply.Handler{apply.Directory(), apply.Tenants(), apply.AtMost(webhook.MaxPerTenant, apply.CRUD(webhook.Kind))}
 	for _, d := range kinds.All {
 		handlers = append(handlers, apply.CRUD(d))
 	}
@@ -160,7 +160,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		health.Check{Name: "cerbos", Critical: true, Func: az.Ready},
 		health.Check{Name: "apply", Critical: true, Func: loop.Ready},
 		// Without Stytch its commands wait; everything else goes on.
-		health.Check{Name: "stytch", Func: id.Ping},
+		health.Check{Name: "stytch", Func: id.Ready},
 	)
 
 	g, ctx := errgroup.WithContext(ctx)

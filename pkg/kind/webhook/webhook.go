@@ -19,8 +19,7 @@ const (
 
 // Limits of webhooks.
 const (
-	// MaxPerTenant is how many webhooks a tenant may have; of more, should there
-	// ever be any, the oldest are served.
+	// MaxPerTenant is how many webhooks a tenant may have: the worker rejects one more.
 	MaxPerTenant = 20
 	// MaxOverlap is for how long the secret before the last rotation may still sign.
 	MaxOverlap = 24 * time.Hour

@@ -179,8 +179,8 @@ func (h *hooks) create(ctx context.Context, in *createInput) (*mutationOutput, e
 	return h.answer(ctx, o, done, key, nil)
 }
 
-// room refuses one webhook more than a tenant may have. Requests that race may
-// get past it: the worker serves the oldest.
+// room refuses one webhook more than a tenant may have, where that can be seen
+// already. It is the worker that keeps the limit.
 func (h *hooks) room(ctx context.Context, tenant string) error {
 	page, err := h.Store.List(ctx, webhook.Kind, store.Query{Tenant: tenant, Limit: webhook.MaxPerTenant})
 	if err != nil {

@@ -164,6 +164,7 @@ type state struct {
 	rows      map[*kind.Definition]map[string]*kind.Row
 	changed   map[*kind.Definition]map[string]bool // ids whose row is to be written or deleted
 	departed  map[string]bool                      // users that were deleted
+	counts    counts
 	results   []*resultOf
 	queued    []store.Queued      // commands for the role worker
 	waiting   []store.Command     // and their rows
@@ -236,7 +237,10 @@ func (l *Loop) loadState(ctx context.Context, tx *store.Tx, items []*item) (*sta
 			unseen = append(unseen, id)
 		}
 	}
-	s.departed, err = tx.Departed(ctx, unseen)
+	if s.departed, err = tx.Departed(ctx, unseen); err != nil {
+		return nil, err
+	}
+	s.counts, err = loadCounts(ctx, tx, items)
 	return s, err
 }
 

@@ -102,7 +102,10 @@ func (l *Loop) execute(ctx context.Context, s *state, it *item, r *resultOf) (*k
 	if version := versionOf(row); len(c.IfMatch) > 0 && !slices.Contains(c.IfMatch, version) {
 		return nil, fault.Conflict("version-conflict", "%s %s is at version %d, not %d", c.Kind, c.ResourceID, version, c.IfMatch)
 	}
-	var err error
+	err := s.counts.room(h, c)
+	if err != nil {
+		return nil, err
+	}
 	for r.row.Attempts = 1; ; r.row.Attempts++ {
 		var next *kind.Row
 		if next, err = safely(h, row, c); err == nil {
@@ -128,8 +131,7 @@ func (s *state) repeat(r *resultOf) error {
 		if result, err = encodeRow(next); err != nil {
 			return err
 		}
-		s.rows[h.Kind][c.ResourceID] = next
-		s.changed[h.Kind][c.ResourceID] = true
+		s.set(h.Kind, c.ResourceID, next)
 	}
 	r.row = store.Command{
 		ID: c.ID, Tenant: c.Tenant, Kind: c.Kind, ResourceID: c.ResourceID, Action: c.Action, PrincipalID: c.PrincipalID,
@@ -205,12 +207,18 @@ func (s *state) finish(r *resultOf, row *kind.Row) error {
 		return err
 	}
 	d := r.it.handler.Kind
-	s.rows[d][c.ResourceID] = row
-	s.changed[d][c.ResourceID] = true
+	s.set(d, c.ResourceID, row)
 	if d == user.Kind && row == nil {
 		s.departed[c.ResourceID] = true
 	}
 	return nil
+}
+
+// set has a row written at the end, nil to have it deleted.
+func (s *state) set(d *kind.Definition, id string, row *kind.Row) {
+	s.counts.changed(d, s.rows[d][id], row)
+	s.rows[d][id] = row
+	s.changed[d][id] = true
 }
 
 // reject records a command that was refused (an error of pkg/fault) or failed

@@ -26,6 +26,8 @@ type Handler struct {
 	// Apply gives the row after the command, nil when it is deleted. Errors of
 	// pkg/fault reject the command; any other fails it.
 	Apply func(row *kind.Row, c *events.Command) (*kind.Row, error)
+
+	perTenant int // of AtMost, 0 for no limit
 }
 
 // CRUD handles create, update, delete and the kind's own actions.

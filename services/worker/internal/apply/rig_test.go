@@ -21,6 +21,7 @@ import (
 	"github.com/writ-project/writ/pkg/kind"
 	"github.com/writ-project/writ/pkg/kind/contact"
 	"github.com/writ-project/writ/pkg/kind/user"
+	"github.com/writ-project/writ/pkg/kind/webhook"
 	"github.com/writ-project/writ/pkg/kinds"
 	"github.com/writ-project/writ/pkg/ledger"
 	"github.com/writ-project/writ/pkg/store"
@@ -96,7 +97,7 @@ func (r *rig) start(die func(point) bool, change ...func(*Loop)) *process {
 	r.t.Helper()
 	p := &process{died: make(chan point, 1), nc: need(ledger.Connect(r.nats, "worker"))(r.t)}
 	led := need(ledger.Open(r.t.Context(), p.nc, ledger.Config{}))(r.t)
-	handlers := []Handler{Directory(), Tenants()}
+	handlers := []Handler{Directory(), Tenants(), AtMost(webhook.MaxPerTenant, CRUD(webhook.Kind))}
 	for _, d := range kinds.All {
 		handlers = append(handlers, CRUD(d))
 	}
