@@ -104,7 +104,7 @@ func (c *Client) lookup(ctx context.Context, token string, key digest) (Session,
 		return Session{}, fault.Unreachable("stytch", ctx.Err())
 	}
 	asked := c.clock()
-	res, err := call(ctx, "authenticate session", func(ctx context.Context) (*sessions.AuthenticateResponse, error) {
+	res, err := call(ctx, c.credentials, "authenticate session", func(ctx context.Context) (*sessions.AuthenticateResponse, error) {
 		return c.api.Sessions.Authenticate(ctx, &sessions.AuthenticateParams{SessionToken: token})
 	})
 	if err != nil {
@@ -165,7 +165,7 @@ func (c *Client) Revoke(ctx context.Context, credential string) error {
 	default:
 		return nil
 	}
-	_, err := call(ctx, "revoke session", func(ctx context.Context) (*sessions.RevokeResponse, error) {
+	_, err := call(ctx, c.credentials, "revoke session", func(ctx context.Context) (*sessions.RevokeResponse, error) {
 		return c.api.Sessions.Revoke(ctx, &params)
 	})
 	if Temporary(err) || fault.Is(err, fault.Internal) {

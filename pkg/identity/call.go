@@ -23,6 +23,9 @@ const (
 	maxRetryAfter = 5 * time.Minute
 )
 
+// notMade is the code of a request that could not be made.
+const notMade = "stytch-request"
+
 // reply is what stytch-go does not tell of an answer.
 type reply struct {
 	status     int
@@ -97,15 +100,19 @@ func parseRetryAfter(s string) time.Duration {
 }
 
 // call runs one call to Stytch: 5 s at most, its error classified. doing says
-// what for, without personal data.
-func call[T any](ctx context.Context, doing string, fn func(context.Context) (*T, error)) (*T, error) {
+// what for, without personal data. What it tells of the project's credentials is
+// noted in project, nil for a call that needs none.
+func call[T any](ctx context.Context, project *credentials, doing string, fn func(context.Context) (*T, error)) (*T, error) {
 	var rep reply
 	ctx, cancel := context.WithTimeout(context.WithValue(ctx, replyKey{}, &rep), callTimeout)
 	defer cancel()
 	out, err := fn(ctx)
 	if err != nil {
-		return nil, classify(fmt.Errorf("%s: %w", doing, err), rep)
+		err = classify(fmt.Errorf("%s: %w", doing, err), rep)
+		project.note(err)
+		return nil, err
 	}
+	project.note(nil)
 	return out, nil
 }
 
@@ -114,7 +121,7 @@ func classify(err error, rep reply) error {
 	stytchErr, readable := errors.AsType[stytcherror.Error](err)
 	status := rep.status
 	if readable && status == 0 { // stytch-go's own: the request could not be made of what it was given
-		out := fault.New(fault.Internal, "stytch-request", "the request to Stytch could not be made")
+		out := fault.New(fault.Internal, notMade, "the request to Stytch could not be made")
 		out.Err = err
 		return out
 	}
@@ -124,11 +131,12 @@ func classify(err error, rep reply) error {
 		return down
 	}
 	code := strings.ReplaceAll(string(stytchErr.ErrorType), "_", "-")
+	if code == "unauthorized-credentials" || code == "project-not-found" {
+		return errCredentials(code, err)
+	}
 	kind := fault.Invalid
 	message := "Stytch refuses the request"
 	switch {
-	case code == "unauthorized-credentials" || code == "project-not-found":
-		kind, message = fault.Internal, "Stytch refuses this project's credentials"
 	case strings.HasPrefix(code, "duplicate-"):
 		kind, message = fault.KindConflict, "there is one already"
 	case status == http.StatusNotFound:

@@ -16,6 +16,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"log/slog"
 	"net/http"
 	"strings"
 	"time"
@@ -61,6 +62,9 @@ type Config struct {
 	OpaqueTTL time.Duration
 	// Clock gives the time; nil for time.Now.
 	Clock func() time.Time
+	// Log is told when Stytch begins to refuse the project's credentials, and
+	// when it takes them again; nil for nobody.
+	Log *slog.Logger
 }
 
 // Session is a session that a token proves.
@@ -77,6 +81,8 @@ type Client struct {
 	http  *http.Client
 	clock func() time.Time
 	ttl   time.Duration
+
+	credentials *credentials
 
 	keys    *keySet
 	jwts    *verifier
@@ -130,6 +136,7 @@ func New(ctx context.Context, cfg Config) (*Client, error) {
 		verified: newLRU[digest, Session](size), opaque: newLRU[digest, Session](size),
 		refused: newLRU[digest, error](size), revoked: newLRU[string, struct{}](size),
 	}
+	c.credentials = &credentials{log: cfg.Log, clock: clock}
 	c.keys = &keySet{ctx: ctx, clock: clock, fetch: c.fetchKeys}
 	c.jwts = newVerifier(cfg.ProjectID, cfg.BaseURL, c.keys, clock)
 	return c, nil
@@ -139,10 +146,25 @@ func New(ctx context.Context, cfg Config) (*Client, error) {
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 
 // Ping says whether Stytch answers and knows the project: it fetches the
-// project's keys, but no more than once in 15 s, or 1 s after a failure.
-func (c *Client) Ping(ctx context.Context) error { return c.keys.ping(ctx) }
+// project's keys, but no more than once in 15 s, or 1 s after a failure. While
+// Stytch refuses the project's credentials it tries them again every 15 s.
+func (c *Client) Ping(ctx context.Context) error {
+	if err := c.keys.ping(ctx); err != nil {
+		return err
+	}
+	return c.checkCredentials(ctx, false)
+}
+
+// Ready is Ping for a health check: it also tries the project's credentials
+// where no call has done so yet.
+func (c *Client) Ready(ctx context.Context) error {
+	if err := c.keys.ping(ctx); err != nil {
+		return err
+	}
+	return c.checkCredentials(ctx, true)
+}
 
 // Temporary reports whether a call that failed with err may go well later:
-// Stytch answered 429, 5xx or nothing that can be read, or did not answer at
-// all. fault.Error.RetryAfter says when to try again. Any other error is final.
+// Stytch answered 429, 5xx or nothing that can be read, did not answer at all, or
+// refuses the project's credentials (CredentialsRefused). fault.Error.RetryAfter says when to try again. Any other error is final.
 func Temporary(err error) bool { return fault.Is(err, fault.Unavailable) }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -309,19 +310,70 @@ func TestFaultsAreClassified(t *testing.T) {
 	}
 }
 
-// A wrong secret is our trouble, not the caller's.
-func TestWrongSecretIsInternal(t *testing.T) {
+// TestCredentialsThatStytchDoesNotTake: that is an outage of ours, no caller's fault and no defect. It is logged once, Ping
+// and Ready tell of it, and all of that ends when it is mended.
+func TestCredentialsThatStytchDoesNotTake(t *testing.T) {
 	s := start(t)
 	in := s.signIn(t, "sam@example.com")
-	c, err := identity.New(t.Context(), identity.Config{ProjectID: projectID, Secret: "wrong", BaseURL: s.url,
+	var logged bytes.Buffer
+	c, n := s.client(t, identity.Config{Log: slog.New(slog.NewTextHandler(&logged, nil))})
+	if err := c.Ready(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	good := n.base
+	n.set(func(n *network) {
+		n.base = chosen{func(r *http.Request) bool { return strings.Contains(r.URL.Path, "/jwks/") }, good, answer{401, `{"status_code":401,"error_type":"unauthorized_credentials"}`}}
+	})
+	for range 2 {
+		_, err := c.Authenticate(t.Context(), in.Token)
+		f := wantFault(t, err, fault.Unavailable, "unauthorized-credentials")
+		if !identity.CredentialsRefused(err) || !identity.Temporary(err) || f.RetryAfter <= 0 {
+			t.Errorf("%+v", f)
+		}
+		_, err = c.AuthenticateMagicLink(t.Context(), "token", "verifier", "")
+		wantFault(t, err, fault.Unavailable, "unauthorized-credentials")
+	}
+	if text := logged.String(); strings.Count(text, "STYTCH_SECRET is wrong") != 1 || strings.Contains(text, secret) {
+		t.Errorf("logged %q", text)
+	}
+	n.count()
+	for range 5 {
+		wantFault(t, c.Ping(t.Context()), fault.Unavailable, "unauthorized-credentials")
+		wantFault(t, c.Ready(t.Context()), fault.Unavailable, "unauthorized-credentials")
+	}
+	if got := n.count(); got > 1 {
+		t.Errorf("pings asked Stytch %d times", got)
+	}
+	n.set(func(n *network) { n.base = good })
+	s.clock.Add(15 * time.Second)
+	if err := c.Ping(t.Context()); err != nil {
+		t.Errorf("mended: %v", err)
+	}
+	if text := logged.String(); strings.Count(text, "\n") != 2 || !strings.Contains(text, "again") {
+		t.Errorf("logged %q", text)
+	}
+	wrong, err := identity.New(t.Context(), identity.Config{ProjectID: projectID, Secret: "wrong", BaseURL: s.url,
 		HTTPClient: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	for range 2 {
-		_, err = c.Authenticate(t.Context(), in.Token)
-		wantFault(t, err, fault.Internal, "unauthorized-credentials")
+	wantFault(t, wrong.Ready(t.Context()), fault.Unavailable, "unauthorized-credentials") // before anybody has signed in
+	if err := wrong.Ping(t.Context()); !identity.CredentialsRefused(err) {
+		t.Errorf("%v", err)
 	}
+}
+
+// chosen sends some requests one way and the others another.
+type chosen struct {
+	which       func(*http.Request) bool
+	those, rest http.RoundTripper
+}
+
+func (c chosen) RoundTrip(r *http.Request) (*http.Response, error) {
+	if c.which(r) {
+		return c.those.RoundTrip(r)
+	}
+	return c.rest.RoundTrip(r)
 }
 
 type answer struct {

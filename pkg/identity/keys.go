@@ -130,9 +130,12 @@ func (s *keySet) await(ctx context.Context) error {
 func (c *Client) fetchKeys(ctx context.Context) (map[string]*rsa.PublicKey, error) {
 	const doing = "fetch the project's keys"
 	projectID := &sessions.GetJWKSParams{ProjectID: c.api.Sessions.C.GetConfig().ProjectID}
-	set, err := call(ctx, doing, func(ctx context.Context) (*sessions.GetJWKSResponse, error) {
+	set, err := call(ctx, nil, doing, func(ctx context.Context) (*sessions.GetJWKSResponse, error) {
 		return c.api.Sessions.GetJWKS(ctx, projectID)
 	})
+	if CredentialsRefused(err) { // anybody may have the keys: they prove nothing else
+		c.credentials.note(err)
+	}
 	if err != nil {
 		return nil, err
 	}

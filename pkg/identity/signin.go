@@ -45,7 +45,7 @@ func Challenge(codeVerifier string) string {
 // that Stytch refuses, fault.Unavailable; after the last the mail may have
 // been sent all the same.
 func (c *Client) SendMagicLink(ctx context.Context, emailAddress, redirectURL, codeChallenge string) error {
-	_, err := call(ctx, "send magic link", func(ctx context.Context) (*email.LoginOrCreateResponse, error) {
+	_, err := call(ctx, c.credentials, "send magic link", func(ctx context.Context) (*email.LoginOrCreateResponse, error) {
 		return c.api.MagicLinks.Email.LoginOrCreate(ctx, &email.LoginOrCreateParams{
 			Email: emailAddress, LoginMagicLinkURL: redirectURL, SignupMagicLinkURL: redirectURL, CodeChallenge: codeChallenge,
 		})
@@ -60,7 +60,7 @@ func (c *Client) CreateToken(ctx context.Context, userID string) (string, error)
 	if err := checkUserID(userID); err != nil {
 		return "", err
 	}
-	res, err := call(ctx, "create magic link", func(ctx context.Context) (*magiclinks.CreateResponse, error) {
+	res, err := call(ctx, c.credentials, "create magic link", func(ctx context.Context) (*magiclinks.CreateResponse, error) {
 		return c.api.MagicLinks.Create(ctx, &magiclinks.CreateParams{UserID: userID})
 	})
 	if err != nil {
@@ -109,7 +109,7 @@ func (c *Client) AuthenticateMagicLink(ctx context.Context, token, codeVerifier,
 }
 
 func (c *Client) authenticateLink(ctx context.Context, params magiclinks.AuthenticateParams) (*magiclinks.AuthenticateResponse, error) {
-	return call(ctx, "authenticate magic link", func(ctx context.Context) (*magiclinks.AuthenticateResponse, error) {
+	return call(ctx, c.credentials, "authenticate magic link", func(ctx context.Context) (*magiclinks.AuthenticateResponse, error) {
 		return c.api.MagicLinks.Authenticate(ctx, &params)
 	})
 }

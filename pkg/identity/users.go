@@ -42,7 +42,7 @@ func (c *Client) User(ctx context.Context, id string) (User, error) {
 	if err := checkUserID(id); err != nil {
 		return User{}, err
 	}
-	res, err := call(ctx, "get user "+id, func(ctx context.Context) (*users.GetResponse, error) {
+	res, err := call(ctx, c.credentials, "get user "+id, func(ctx context.Context) (*users.GetResponse, error) {
 		return c.api.Users.Get(ctx, &users.GetParams{UserID: id})
 	})
 	if err != nil {
@@ -59,7 +59,7 @@ func (c *Client) UserByEmail(ctx context.Context, email string) (User, error) {
 		Operator: users.SearchUsersQueryOperatorAND,
 		Operands: []map[string]any{{"filter_name": "email_address", "filter_value": []string{email}}},
 	}}
-	res, err := call(ctx, "find user by e-mail", func(ctx context.Context) (*users.SearchResponse, error) {
+	res, err := call(ctx, c.credentials, "find user by e-mail", func(ctx context.Context) (*users.SearchResponse, error) {
 		return c.api.Users.Search(ctx, params)
 	})
 	if err != nil {
@@ -88,7 +88,7 @@ func (c *Client) CreateUser(ctx context.Context, u User) (User, error) {
 			delete(params.TrustedMetadata, k)
 		}
 	}
-	res, err := call(ctx, "create user", func(ctx context.Context) (*users.CreateResponse, error) {
+	res, err := call(ctx, c.credentials, "create user", func(ctx context.Context) (*users.CreateResponse, error) {
 		return c.api.Users.Create(ctx, params)
 	})
 	if err != nil {
@@ -116,7 +116,7 @@ func (c *Client) UpdateUser(ctx context.Context, id string, up Update) (User, er
 	if up.Tenants != nil {
 		params.TrustedMetadata = EncodeMetadata(up.Tenants, up.RolesCommand)
 	}
-	res, err := call(ctx, "update user "+id, func(ctx context.Context) (*users.UpdateResponse, error) {
+	res, err := call(ctx, c.credentials, "update user "+id, func(ctx context.Context) (*users.UpdateResponse, error) {
 		return c.api.Users.Update(ctx, params)
 	})
 	if err != nil {
@@ -126,7 +126,7 @@ func (c *Client) UpdateUser(ctx context.Context, id string, up Update) (User, er
 }
 
 func (c *Client) wholeName(ctx context.Context, id string, up Update) (*users.Name, error) {
-	res, err := call(ctx, "get user "+id, func(ctx context.Context) (*users.GetResponse, error) {
+	res, err := call(ctx, c.credentials, "get user "+id, func(ctx context.Context) (*users.GetResponse, error) {
 		return c.api.Users.Get(ctx, &users.GetParams{UserID: id})
 	})
 	if err != nil {
@@ -151,7 +151,7 @@ func (c *Client) DeleteUser(ctx context.Context, id string) error {
 	if err := checkUserID(id); err != nil {
 		return err
 	}
-	_, err := call(ctx, "delete user "+id, func(ctx context.Context) (*users.DeleteResponse, error) {
+	_, err := call(ctx, c.credentials, "delete user "+id, func(ctx context.Context) (*users.DeleteResponse, error) {
 		return c.api.Users.Delete(ctx, &users.DeleteParams{UserID: id})
 	})
 	if err != nil {

@@ -116,7 +116,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		return err
 	}
 	defer closing(&err, az.Close)
-	id, err := identity.New(ctx, identity.Config{ProjectID: cfg.StytchProjectID, Secret: cfg.StytchSecret, BaseURL: cfg.StytchBaseURL})
+	id, err := identity.New(ctx, identity.Config{ProjectID: cfg.StytchProjectID, Secret: cfg.StytchSecret, BaseURL: cfg.StytchBaseURL, Log: cfg.Log})
 	if err != nil {
 		return err
 	}
@@ -146,7 +146,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		health.Check{Name: "database", Critical: true, Func: migrated(st)},
 		health.Check{Name: "cerbos", Critical: true, Func: az.Ready},
 		// Sessions are verified with cached keys, so an outage of Stytch is reported, not fatal.
-		health.Check{Name: "stytch", Critical: false, Func: id.Ping},
+		health.Check{Name: "stytch", Critical: false, Func: id.Ready},
 	)
 	backlog := limit.NewBacklog(cfg.MaxBacklog, func(ctx context.Context) (n uint64, err error) {
 		lag, err := led.Lag(ctx)

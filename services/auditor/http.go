@@ -35,7 +35,7 @@ func (cfg Config) open(ctx context.Context) (a askers, err error) {
 	if a.authz, err = authz.Open(ctx, cfg.Cerbos, authz.WithRevision(cfg.PolicyRevision), authz.WithLogger(cfg.Log)); err != nil {
 		return a, err
 	}
-	a.identity, err = identity.New(ctx, identity.Config{ProjectID: cfg.StytchProjectID, Secret: cfg.StytchSecret, BaseURL: cfg.StytchBaseURL})
+	a.identity, err = identity.New(ctx, identity.Config{ProjectID: cfg.StytchProjectID, Secret: cfg.StytchSecret, BaseURL: cfg.StytchBaseURL, Log: cfg.Log})
 	return a, err
 }
 
@@ -57,7 +57,7 @@ func (a askers) checks() []health.Check {
 	return []health.Check{
 		{Name: "database", Func: a.migrated},
 		{Name: "cerbos", Func: a.authz.Ready},
-		{Name: "stytch", Func: a.identity.Ping},
+		{Name: "stytch", Func: a.identity.Ready},
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"net/url"
 
 	"github.com/writ-project/writ/pkg/fault"
+	"github.com/writ-project/writ/pkg/identity"
 	"github.com/writ-project/writ/pkg/kind/user"
 	"github.com/writ-project/writ/pkg/problem"
 )
@@ -163,7 +164,7 @@ func (s *SignIn) trouble(w http.ResponseWriter, r *http.Request, err error) {
 	} else if fault.Is(err, fault.Unavailable) {
 		d.Heading, d.Text = "Please try again in a moment", "A part that is needed does not answer. If you opened a sign-in link, it may be spent: have a new one sent."
 	}
-	if f, ok := errors.AsType[*fault.Error](err); ok && f.Code == "stytch-unavailable" && r.URL.Path == PathLogout {
+	if f, ok := errors.AsType[*fault.Error](err); ok && (f.Code == "stytch-unavailable" || identity.CredentialsRefused(err)) && r.URL.Path == PathLogout {
 		d.Text = "You are still signed in: the session could not be ended."
 	}
 	for k, v := range p.GetHeaders() {

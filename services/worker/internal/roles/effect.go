@@ -90,7 +90,7 @@ func (e *change) attrs(ctx context.Context, w *Worker, j *job) (map[string]any, 
 // done: the memberships at Stytch name the command that wrote them.
 func (e *change) done(ctx context.Context, w *Worker, j *job) (bool, error) {
 	u, err := w.Stytch.User(ctx, j.event.Command.ResourceID)
-	if err != nil && !identity.Temporary(err) && !ours(err) {
+	if err != nil && !identity.Temporary(err) {
 		return false, nil // whatever is wrong shows again when it is told to change
 	}
 	if err != nil || u.RolesCommand != j.q.CommandID {
@@ -168,7 +168,7 @@ func (remove) done(ctx context.Context, w *Worker, j *job) (bool, error) {
 	if fault.Is(err, fault.NotFound) {
 		return true, nil
 	}
-	if identity.Temporary(err) || ours(err) {
+	if identity.Temporary(err) {
 		return false, err
 	}
 	return false, nil

@@ -129,7 +129,7 @@ func (w *Worker) schedule(ctx, held context.Context, lose context.CancelCauseFun
 				wait := w.backoff(la.failures, e.err)
 				la.until = time.Now().Add(wait)
 				asked := identity.RetryAfter(e.err)
-				if ours(e.err) {
+				if identity.CredentialsRefused(e.err) {
 					strangers++
 					asked = w.backoff(strangers, e.err)
 				}

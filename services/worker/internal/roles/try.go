@@ -199,20 +199,13 @@ func (w *Worker) perform(ctx context.Context, j *job) error {
 	return w.commit(ctx, j)
 }
 
-// ours reports whether Stytch does not take this project's credentials: ours to
-// mend, no command's fault. It tells nothing of what became of the command.
-func ours(err error) bool {
-	f, ok := errors.AsType[*fault.Error](err)
-	return ok && (f.Code == "unauthorized-credentials" || f.Code == "project-not-found")
-}
-
 // trouble sorts what Stytch says: what may go well later stays as it is, a
 // refusal ends the command.
 func trouble(err error) error {
 	f, ok := errors.AsType[*fault.Error](err)
 	no := (*refused)(nil)
 	switch {
-	case errors.As(err, &no), !ok, identity.Temporary(err), ours(err):
+	case errors.As(err, &no), !ok, identity.Temporary(err):
 		return err
 	case f.Kind == fault.NotFound:
 		return fail("not-found", "Stytch does not know this user", err)
