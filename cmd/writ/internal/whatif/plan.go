@@ -34,12 +34,13 @@ func (r *Replayer) plan(ctx context.Context, t *tally, d *events.Decision) (befo
 	}
 	asked := *d
 	asked.Resource.Attr = attr
-	key := r.key(&asked)
-	after, ok = r.answers.get(key)
-	if !ok {
+	key := r.key(&asked, &t.buffer)
+	if known := r.answers.get(key); known != nil {
+		after = *known
+	} else {
 		t.Evaluated++
 		after = r.askPlan(ctx, &asked)
-		r.answers.put(key, after)
+		r.answers.put(key, &after)
 	}
 	if after.failed != "" {
 		return "", after, after.failed

@@ -10,6 +10,7 @@ import (
 type tally struct {
 	Report
 	changes map[changeKey]*Change
+	buffer  []byte // for what takes one
 }
 
 // changeKey is what makes two changes one line.

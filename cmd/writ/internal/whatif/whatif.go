@@ -10,7 +10,6 @@ package whatif
 
 import (
 	"context"
-	"encoding/json"
 	"runtime"
 	"slices"
 	"strings"
@@ -25,6 +24,7 @@ import (
 const (
 	Unreadable = "not a decision that can be read"
 	NotAsked   = "no policy was asked: an AuthZEN question about nobody, or about an action that the kind does not have"
+	Masked     = "the auditor has left out what it was taken on: whoever asked may not read it"
 	PlanAttr   = "a query plan without the attributes that it was made for (written by an older version)"
 )
 
@@ -96,6 +96,7 @@ type Replayer struct {
 	candidate *authz.Candidate
 	kinds     []string
 	queued    bool
+	since     time.Time
 	answers   *memory
 
 	mu      sync.Mutex // of reads
@@ -115,10 +116,13 @@ func New(c *authz.Candidate, kinds []string) *Replayer {
 // are not yet applied.
 func (r *Replayer) Queued(yes bool) { r.queued = yes }
 
-// Run decides every record again that next gives, until it says that there is
-// none (ok is false). A record is a decision's bytes, which must stay as they
-// are. It ends early when ctx does, or next fails.
-func (r *Replayer) Run(ctx context.Context, next func() (record []byte, ok bool, err error)) (*Report, error) {
+// Since leaves out the decisions that were taken before a time.
+func (r *Replayer) Since(at time.Time) { r.since = at }
+
+// Run decides every decision again that next gives, until it says that there is
+// none (ok is false). What it gives are a decision's bytes or a line of an export
+// (see Lines), and must stay as they are. It ends early when ctx does, or next fails.
+func (r *Replayer) Run(ctx context.Context, next func() (line []byte, ok bool, err error)) (*Report, error) {
 	started := time.Now()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -130,9 +134,9 @@ func (r *Replayer) Run(ctx context.Context, next func() (record []byte, ok bool,
 		tallies[i] = newTally()
 		done.Go(func() {
 			for c := range chunks {
-				for _, record := range c {
+				for _, line := range c {
 					if errs[i] == nil {
-						errs[i] = r.one(ctx, tallies[i], record)
+						errs[i] = r.one(ctx, tallies[i], line)
 					}
 				}
 				if errs[i] != nil {
@@ -172,7 +176,7 @@ func feed(ctx context.Context, next func() ([]byte, bool, error), out chan<- [][
 	for {
 		c := make([][]byte, 0, chunk)
 		for len(c) < chunk {
-			record, ok, err := next()
+			line, ok, err := next()
 			if err != nil {
 				return err
 			}
@@ -182,7 +186,7 @@ func feed(ctx context.Context, next func() ([]byte, bool, error), out chan<- [][
 				}
 				return ctx.Err()
 			}
-			c = append(c, record)
+			c = append(c, line)
 		}
 		select {
 		case out <- c:
@@ -192,19 +196,30 @@ func feed(ctx context.Context, next func() ([]byte, bool, error), out chan<- [][
 	}
 }
 
-// one decides one record again. An error ends the replay: it is the context's.
-func (r *Replayer) one(ctx context.Context, t *tally, record []byte) error {
+// one decides one decision again. An error ends the replay: it is the context's.
+func (r *Replayer) one(ctx context.Context, t *tally, line []byte) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	record, masked := decisionOf(line)
+	if record == nil {
+		return nil
+	}
+	d, err := events.ReadDecision(record)
+	if err == nil && !d.EvaluatedAt.IsZero() && d.EvaluatedAt.Before(r.since) {
+		return nil
+	}
 	t.Read++
-	var d events.Decision
-	if err := json.Unmarshal(record, &d); err != nil || d.ID == "" || d.Resource.Kind == "" || d.Action == "" {
+	if err != nil || d.ID == "" || d.Resource.Kind == "" || d.Action == "" {
 		t.skip(Unreadable)
 		return nil
 	}
 	if len(r.kinds) > 0 && !slices.Contains(r.kinds, d.Resource.Kind) {
 		t.Filtered++
+		return nil
+	}
+	if masked {
+		t.skip(Masked)
 		return nil
 	}
 	before, after, why := r.again(ctx, t, &d)
@@ -234,6 +249,24 @@ type answer struct {
 	plan readablePlan // where a plan was asked for
 }
 
+// The answers that most questions get.
+var (
+	allowed = &answer{extent: string(events.Allow)}
+	denied  = &answer{extent: string(events.Deny)}
+)
+
+// shared is the answer for the memory.
+func (a answer) shared() *answer {
+	switch {
+	case a.reason != "" || a.rules != nil || a.failed != "" || a.plan.extent != "":
+	case a.extent == allowed.extent:
+		return allowed
+	case a.extent == denied.extent:
+		return denied
+	}
+	return &a
+}
+
 // again gives what a decision said and what the candidate says, or why it cannot say.
 func (r *Replayer) again(ctx context.Context, t *tally, d *events.Decision) (before string, after answer, why string) {
 	switch {
@@ -243,19 +276,20 @@ func (r *Replayer) again(ctx context.Context, t *tally, d *events.Decision) (bef
 		return "", answer{}, NotAsked
 	}
 	before = string(d.Effect)
-	key := r.key(d)
-	after, ok := r.answers.get(key)
-	if !ok {
+	key := r.key(d, &t.buffer)
+	known := r.answers.get(key)
+	if known == nil {
 		t.Evaluated++
 		after = r.check(ctx, d)
-		if after.failed == "" && after.extent != before {
-			after.rules = r.explain(ctx, d)
-		}
-		r.answers.put(key, after)
+	} else {
+		after = *known
 	}
-	if after.failed == "" && after.extent != before && after.rules == nil {
-		after.rules = r.explain(ctx, d) // remembered from a decision that it does not change
-		r.answers.put(key, after)
+	if after.failed == "" && after.extent != before && after.rules == nil { // or it is remembered from a decision that it does not change
+		after.rules = r.explain(ctx, d)
+		known = nil
+	}
+	if known == nil {
+		r.answers.put(key, after.shared())
 	}
 	return before, after, after.failed
 }

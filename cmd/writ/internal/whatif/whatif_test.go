@@ -102,6 +102,13 @@ func contact(id, owner string) events.Resource {
 	return events.Resource{Kind: "contact", ID: id, Version: 1, Attr: map[string]any{"owner_id": owner, "tenant": "default", "is_active": true}}
 }
 
+// decisionAbout is a decision about a contact with some attributes.
+func decisionAbout(r *recorder, attr map[string]any) events.Decision {
+	res := contact("c1", "sam")
+	res.Attr = attr
+	return events.Decision{ID: "d", Tenant: "default", Principal: r.principal("sam", "user"), Resource: res, Action: "update"}
+}
+
 // recorded are decisions of a little of everything.
 func recorded(t testing.TB, n int) *recorder {
 	r := &recorder{t: t, by: open(t, policies), at: time.Date(2026, 11, 21, 10, 0, 0, 0, time.UTC)}
