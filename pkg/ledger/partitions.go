@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -285,4 +286,19 @@ func (l *Ledger) Get(ctx context.Context, sequence uint64) (Record, error) {
 		return Record{}, fault.Unreachable(Dependency, fmt.Errorf("read message %d: %w", sequence, err))
 	}
 	return Record{Sequence: m.Sequence, Subject: m.Subject, Header: m.Header, Data: m.Data, Time: m.Time}, nil
+}
+
+// Gone reports whether a message was on the ledger and is not any more: trimmed,
+// purged or deleted. A sequence that the ledger has not come to, or that only a
+// replica lacks, is not gone.
+func (l *Ledger) Gone(ctx context.Context, sequence uint64) (bool, error) {
+	info, err := l.stream.Info(ctx) // the leader's
+	if err == nil && sequence >= info.State.FirstSeq && sequence <= info.State.LastSeq && info.State.NumDeleted > 0 {
+		info, err = l.stream.Info(ctx, jetstream.WithDeletedDetails(true))
+	}
+	if err != nil {
+		return false, fault.Unreachable(Dependency, fmt.Errorf("look for message %d: %w", sequence, err))
+	}
+	s := info.State
+	return sequence <= s.LastSeq && (sequence < s.FirstSeq || slices.Contains(s.Deleted, sequence)), nil
 }

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/writ-project/writ/pkg/events"
@@ -424,5 +425,42 @@ func TestLacks(t *testing.T) {
 	has[3] = mine[0]
 	if !lacks(func() map[int]uint64 { return has }) {
 		t.Error("a command that was settled lacks, and it is not noticed")
+	}
+}
+
+// TestAMessageThatIsGoneIsToldFromOneToCome: what was deleted or trimmed is gone; what is there, or never was, is not.
+func TestAMessageThatIsGoneIsToldFromOneToCome(t *testing.T) {
+	t.Parallel()
+	ctx := within(t, 30*time.Second)
+	url := testkit.NATS(t).URL()
+	nc, err := nats.Connect(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	early, err := js.CreateStream(ctx, jetstream.StreamConfig{Name: events.StreamLedger, Subjects: []string{events.AllCommands}}) // before it forbids deleting
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 4 {
+		if _, err := js.Publish(ctx, events.CommandSubject("contact", 1, "create"), nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := early.DeleteMsg(ctx, 3); err != nil {
+		t.Fatal(err)
+	}
+	if err := early.Purge(ctx, jetstream.WithPurgeSequence(2)); err != nil {
+		t.Fatal(err)
+	}
+	l := open(t, url, ledger.Config{})
+	for sequence, want := range map[uint64]bool{1: true, 2: false, 3: true, 4: false, 5: false, 99: false} {
+		if gone, err := l.Gone(ctx, sequence); err != nil || gone != want {
+			t.Errorf("message %d: %v, %v", sequence, gone, err)
+		}
 	}
 }

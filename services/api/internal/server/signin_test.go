@@ -230,6 +230,37 @@ func TestSignInFailsClosed(t *testing.T) {
 	}
 }
 
+// TestCredentialsThatStytchRefusesAre503: a wrong STYTCH_SECRET is an outage of ours, for whoever signs in, is signed in
+// or signs out; and from then on nobody is told that a link is on its way.
+func TestCredentialsThatStytchRefusesAre503(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.id = need(identity.New(t.Context(), identity.Config{ProjectID: project, Secret: "of another project", BaseURL: r.stytch}))(t)
+	t.Cleanup(r.id.Close)
+	api := r.api()
+	sent := r.do("POST", api+"/v1/auth/magic-link", "", `{"email":"sam@example.com"}`)
+	if sent.status != http.StatusAccepted {
+		t.Fatalf("%d %s", sent.status, sent.body)
+	}
+	cookie, _, _ := strings.Cut(sent.header.Get("Set-Cookie"), ";")
+	link := api + "/v1/auth/callback?token=" + strings.Repeat("x", 44)
+	opaque := strings.Repeat("s", 44)
+	for what, a := range map[string]answer{
+		"the link":    r.do("GET", link, "", "", "Cookie", cookie),
+		"its page":    r.do("GET", link, "", "", "Cookie", cookie, "Accept", "text/html"),
+		"a session":   r.do("GET", api+"/v1/me", opaque, ""),
+		"the account": r.do("GET", api+"/account", "", "", "Cookie", cookieName+"="+opaque, "Accept", "text/html"),
+		"a sign-out":  r.do("POST", api+"/v1/auth/logout", opaque, ""),
+	} {
+		if a.status != http.StatusServiceUnavailable || a.header.Get("Retry-After") == "" || strings.Contains(string(a.body), "of another project") {
+			t.Errorf("%s: %d %.300s", what, a.status, a.body)
+		}
+	}
+	if a := r.do("POST", api+"/v1/auth/magic-link", "", `{"email":"rim@example.com"}`); a.status != http.StatusServiceUnavailable || a.problem(t).Code != "unauthorized-credentials" {
+		t.Errorf("another link: %d %s", a.status, a.body)
+	}
+}
+
 // TestAnExpiredJWTSignsNobodyOut: its session may go on, and whoever sent it hears that.
 func TestAnExpiredJWTSignsNobodyOut(t *testing.T) {
 	t.Parallel()

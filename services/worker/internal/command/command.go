@@ -73,6 +73,9 @@ func Again(ctx context.Context, az authz.Authorizer, e *events.Event, today *use
 // ErrReused is a second, different command under an id that has been used.
 var ErrReused = errors.New("another command of this id was applied before")
 
+// ErrGone is a command whose message is not on the ledger any more.
+var ErrGone = errors.New("the ledger no longer has the command's message: trimmed, purged or deleted before it was applied")
+
 // Code names a refusal for programs.
 func Code(err error) string {
 	for _, c := range []struct {
@@ -81,6 +84,7 @@ func Code(err error) string {
 	}{
 		{events.ErrSeal, "bad-seal"}, {events.ErrMismatch, "mismatch"}, {events.ErrExpired, "expired"},
 		{events.ErrVersion, "unknown-version"}, {events.ErrMalformed, "malformed"}, {ErrReused, "command-id-reused"},
+		{ErrGone, "gone"},
 	} {
 		if errors.Is(err, c.err) {
 			return c.code

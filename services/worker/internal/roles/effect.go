@@ -65,6 +65,7 @@ func effectOf(c *events.Command) (effect, error) {
 type change struct {
 	user.RolesChange
 	tenants map[string]user.Membership // all of them, as they will be
+	unknown bool                       // what the command said is lost
 }
 
 func (e *change) attrs(ctx context.Context, w *Worker, j *job) (map[string]any, error) {
@@ -140,6 +141,16 @@ func (e *change) act(ctx context.Context, w *Worker, j *job) error {
 }
 
 func (e *change) repeat(ctx context.Context, w *Worker, j *job) error {
+	if e.unknown {
+		if done, err := e.done(ctx, w, j); done || err != nil {
+			return err
+		}
+		row, err := w.load(ctx, j.event.Command.ResourceID) // a later command has changed them since
+		if row != nil {
+			e.tenants = asUser(row).Tenants
+		}
+		return err
+	}
 	row, err := w.load(ctx, j.event.Command.ResourceID)
 	e.tenants = e.after(asUser(row))
 	return err
@@ -188,3 +199,10 @@ func (remove) act(ctx context.Context, w *Worker, j *job) error {
 func (remove) repeat(context.Context, *Worker, *job) error { return nil }
 func (remove) user(j *job) string                          { return j.event.Command.ResourceID }
 func (remove) row(*kind.Row, *job) *kind.Row               { return nil }
+
+// nothing is what is known to be done of a command that is lost and has left no
+// trace.
+type nothing struct{ remove }
+
+func (nothing) done(context.Context, *Worker, *job) (bool, error) { return false, nil }
+func (nothing) user(*job) string                                  { return "" }

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
+
 	"github.com/writ-project/writ/pkg/events"
 	"github.com/writ-project/writ/pkg/identity"
 	"github.com/writ-project/writ/pkg/kind"
@@ -184,6 +186,71 @@ func TestCredentialsThatStytchDoesNotTake(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestAMessageThatIsGoneBlocksNobody: a command whose message the ledger has lost fails, with a dead letter, unless Stytch
+// shows that it was done; and the commands behind it go on.
+func TestAMessageThatIsGoneBlocksNobody(t *testing.T) {
+	databases(t, func(t *testing.T, r *rig) {
+		ann, bob, eve := r.person("ann@example.com", "user"), r.person("bob@example.com", "user"), r.person("eve@example.com", "user")
+		die := func(here point) bool { return here == afterCall }
+		p := r.start(die)
+		done := r.roles(bob.ID, "manager")
+		<-p.died
+		p.end()
+		p = r.start(die)
+		removed := r.submit(r.boss, user.ActionDelete, eve.ID, nil)
+		<-p.died
+		p.end()
+		lost := r.roles(ann.ID, "manager")
+		made := r.submit(r.boss, user.ActionCreate, user.NewID("new@example.com"), user.New{Email: "new@example.com"})
+		all := []string{done, removed, lost, made}
+		testkit.Eventually(t, soon, func() error {
+			if n, _, err := r.store.QueueLength(t.Context()); err != nil || n < len(all) {
+				return fmt.Errorf("%d are queued: %w", n, err)
+			}
+			return nil
+		})
+		r.forget()
+		next := r.roles(ann.ID, "finance")
+		r.start(nil)
+		for c, want := range map[string]events.Status{
+			done: events.StatusApplied, removed: events.StatusApplied, lost: events.StatusFailed, made: events.StatusFailed, next: events.StatusApplied,
+		} {
+			if row := r.status(c, want); want == events.StatusFailed && row.Code != "gone" {
+				t.Errorf("%+v", row)
+			}
+		}
+		r.agrees(ann.ID, "finance")
+		r.agrees(bob.ID, "manager")
+		if _, err := r.store.Get(t.Context(), user.Kind, eve.ID); err == nil {
+			t.Error("eve is still in the directory")
+		}
+		r.outcomes(append(all, next)...)
+		if have := r.dead(); fmt.Sprint(have) != "[gone gone]" {
+			t.Errorf("dead letters: %v", have)
+		}
+	})
+}
+
+// forget has the ledger trim all that is on it.
+func (r *rig) forget() {
+	r.t.Helper()
+	nc := need(nats.Connect(r.nats))(r.t)
+	defer nc.Close()
+	js := need(nc.JetStream())(r.t)
+	cfg := need(js.StreamInfo(events.StreamLedger))(r.t).Config
+	short := cfg
+	short.MaxAge, short.Duplicates = 100*time.Millisecond, 100*time.Millisecond
+	need(js.UpdateStream(&short))(r.t)
+	testkit.Eventually(r.t, soon, func() error {
+		info, err := js.StreamInfo(events.StreamLedger)
+		if err == nil && info.State.Msgs > 0 {
+			err = fmt.Errorf("%d messages are left", info.State.Msgs)
+		}
+		return err
+	})
+	need(js.UpdateStream(&cfg))(r.t)
 }
 
 // TestRetryAfterIsHonoured: nobody calls before Stytch wants to be called.

@@ -11,6 +11,7 @@ import (
 	"github.com/writ-project/writ/pkg/identity"
 	"github.com/writ-project/writ/pkg/kind/user"
 	"github.com/writ-project/writ/pkg/store"
+	"github.com/writ-project/writ/services/worker/internal/command"
 )
 
 // recall finds the outcome that a command had before the database was restored
@@ -37,6 +38,45 @@ func (w *Worker) recall(ctx context.Context, j *job) (done bool, err error) {
 		}
 	}
 	return true, w.commit(ctx, j)
+}
+
+// giveUp ends a command of which nothing is left but its row. It fails, and the
+// ones behind it go on; but what an earlier attempt has done at Stytch is done.
+func (w *Worker) giveUp(ctx context.Context, j *job) error {
+	j.event = eventOf(&j.row)
+	switch j.row.Action {
+	case user.ActionRoles, user.ActionBootstrap:
+		j.effect = &change{unknown: true}
+	case user.ActionDelete:
+		j.effect = remove{}
+	default:
+		j.effect = nothing{}
+	}
+	if j.q.Sequence <= w.edge {
+		if done, err := w.recall(ctx, j); done || err != nil {
+			return err
+		}
+	}
+	if j.q.Attempts > 0 {
+		switch done, err := j.effect.done(ctx, w, j); {
+		case err != nil:
+			return trouble(err)
+		case done:
+			if err := j.noted(); err != nil {
+				return err
+			}
+			return w.commit(ctx, j)
+		}
+	}
+	return refuse(command.ErrGone)
+}
+
+// eventOf is what a command's row tells of its event.
+func eventOf(row *store.Command) *events.Event {
+	e := &events.Event{Command: events.Command{ID: row.ID, Kind: row.Kind, ResourceID: row.ResourceID, Action: row.Action,
+		Tenant: row.Tenant, PrincipalID: row.PrincipalID, Fingerprint: row.Fingerprint, IssuedAt: row.IssuedAt}}
+	e.Decision.ID = row.DecisionID
+	return e
 }
 
 // putBack is for a try that may have reached Stytch although the lease was lost:

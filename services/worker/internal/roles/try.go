@@ -35,6 +35,7 @@ type job struct {
 	apply               []byte           // its bytes
 	again               bool             // decide again, whatever the versions say
 	intended            bool             // this try has counted an attempt
+	gone                bool             // the command's message is not on the ledger any more
 	found               string           // the user whom a create has locked
 	// recorded is the outcome that the command had before the database was
 	// restored, and its bytes; nil for none.
@@ -87,7 +88,10 @@ func (w *Worker) try(ctx context.Context, j *job, la *lane) (err error) {
 		return w.announce(ctx, j, true)
 	}
 	if j.rec, err = w.Ledger.Get(ctx, j.q.Sequence); err != nil {
-		return err
+		if j.gone, _ = w.Ledger.Gone(ctx, j.q.Sequence); !j.gone {
+			return err
+		}
+		j.rec = ledger.Record{Sequence: j.q.Sequence, Subject: events.CommandSubject(j.row.Kind, events.Partition(j.row.ResourceID), j.row.Action)}
 	}
 	ctx = telemetry.Extract(ctx, j.rec.Header)
 	ctx, span := w.Telemetry.Tracer().Start(ctx, "process "+events.StreamLedger, trace.WithSpanKind(trace.SpanKindConsumer),
@@ -143,14 +147,15 @@ func (w *Worker) guarded(ctx context.Context, j *job, la *lane) (err error) {
 
 // perform brings a command to its end in SQL, or says why that must wait.
 func (w *Worker) perform(ctx context.Context, j *job) error {
+	if j.gone {
+		return w.giveUp(ctx, j)
+	}
 	var err error
 	if j.event, err = command.Read(w.Keys, j.rec); err == nil && j.event.Command.ID != j.q.CommandID {
 		err = fmt.Errorf("%w: another command stands at %d now", events.ErrMismatch, j.q.Sequence)
 	}
 	if err != nil { // the apply loop could read it: somebody has been at the ledger, or at the keys
-		j.event = &events.Event{Command: events.Command{ID: j.row.ID, Kind: j.row.Kind, ResourceID: j.row.ResourceID, Action: j.row.Action,
-			Tenant: j.row.Tenant, PrincipalID: j.row.PrincipalID, Fingerprint: j.row.Fingerprint, IssuedAt: j.row.IssuedAt}}
-		j.event.Decision.ID = j.row.DecisionID
+		j.event = eventOf(&j.row)
 		return refuse(err)
 	}
 	if j.effect, err = effectOf(&j.event.Command); err != nil {
