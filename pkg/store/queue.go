@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/writ-project/writ/pkg/events"
 	"github.com/writ-project/writ/pkg/kind"
 )
 
@@ -96,6 +97,13 @@ func (s *Store) Head(ctx context.Context, lane string) (q Queued, found bool, er
 		q, found = all[0], true
 	}
 	return q, found, err
+}
+
+// Unfinished reads the queued commands of a tenant that have no outcome yet, the
+// oldest first, at most limit of them.
+func (s *Store) Unfinished(ctx context.Context, tenant string, limit int) ([]Queued, error) {
+	return s.queued(ctx, queueColumns+"JOIN commands c ON c.id = q.command_id WHERE c.tenant = ? AND c.status IN (?, ?) ORDER BY q.seq LIMIT ?",
+		tenant, string(events.StatusAccepted), string(events.StatusRetrying), limit)
 }
 
 func (s *Store) queued(ctx context.Context, query string, args ...any) (all []Queued, err error) {

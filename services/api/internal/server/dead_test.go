@@ -302,3 +302,48 @@ func TestWaitingCommandsAreListed(t *testing.T) {
 		t.Errorf("%d", a.status)
 	}
 }
+
+// A role change is moved past and queued: it still waits, and which of the two it is makes no difference.
+func TestCommandsThatAreQueuedForStytchWait(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	api := r.api()
+	sam, _ := r.person("sam", "user")
+	_, aliceToken := r.person("alice", "admin")
+	a := r.do("PUT", api+"/v1/users/"+sam+"/roles", aliceToken, `{"roles":["manager"]}`)
+	if a.status != 202 {
+		t.Fatalf("%d %s", a.status, a.body)
+	}
+	rec := need(r.ledger.Get(t.Context(), need(r.ledger.Last(t.Context()))(t)))(t)
+	id := need(events.Parse(rec.Data))(t).Command.ID
+	var page struct {
+		Items    []WaitingCommand
+		Complete bool
+	}
+	list := func() []WaitingCommand {
+		t.Helper()
+		a := r.do("GET", api+"/v1/commands", aliceToken, "")
+		page.Items = nil
+		must(t, json.Unmarshal(a.body, &page))
+		if a.status != 200 || !page.Complete {
+			t.Errorf("%d %s", a.status, a.body)
+		}
+		return page.Items
+	}
+	if got := list(); len(got) != 1 || got[0].ID != id || got[0].Status != events.StatusAccepted {
+		t.Errorf("on the ledger: %+v", got)
+	}
+	queue := func(ctx context.Context, tx *store.Tx) error {
+		return tx.Enqueue(ctx, []store.Queued{{Sequence: rec.Sequence, CommandID: id, Lane: sam}})
+	}
+	r.settle(rec, events.StatusRetrying)
+	must(t, r.store.Update(t.Context(), queue))
+	got := list()
+	if len(got) != 1 || got[0].ID != id || got[0].Status != events.StatusRetrying || got[0].Action != "roles" || got[0].Resource.ID != sam {
+		t.Fatalf("queued: %+v", got)
+	}
+	var d events.Decision
+	if must(t, json.Unmarshal(got[0].Decision, &d)); d.Command == nil || d.Command.ID != id {
+		t.Errorf("%+v", d)
+	}
+}

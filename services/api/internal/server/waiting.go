@@ -9,6 +9,8 @@ import (
 
 	"github.com/writ-project/writ/pkg/events"
 	"github.com/writ-project/writ/pkg/gate"
+	"github.com/writ-project/writ/pkg/ledger"
+	"github.com/writ-project/writ/pkg/store"
 )
 
 // WaitingCommand is a command that is accepted and not applied yet.
@@ -22,7 +24,7 @@ type WaitingCommand struct {
 type waitingOutput struct {
 	Body struct {
 		Items    []WaitingCommand `json:"items"`
-		Complete bool             `json:"complete" doc:"Whether these are all: no more than 4,096 are looked at"`
+		Complete bool             `json:"complete" doc:"Whether these are all: no more than 4,096 on the ledger and as many that are queued for Stytch are looked at"`
 	}
 }
 
@@ -47,23 +49,58 @@ func (s *Server) listWaiting(ctx context.Context, _ *struct{}) (*waitingOutput, 
 	if all[0].Effect != events.Allow {
 		return nil, denied(all[0])
 	}
+	out := &waitingOutput{}
+	out.Body.Items, out.Body.Complete, err = s.waiting(ctx, c.Tenant)
+	return out, err
+}
+
+// waiting finds a tenant's commands that have no outcome: those on the ledger
+// that the worker has not come to, and those that it has queued for Stytch, about
+// which it asks Cerbos again before each try. It looks at the queue last, so that
+// it misses none that is being queued.
+func (s *Server) waiting(ctx context.Context, tenant string) (items []WaitingCommand, complete bool, err error) {
+	items = []WaitingCommand{}
 	positions, err := s.Store.Positions(ctx)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	records, complete, err := s.Ledger.Waiting(ctx, positions, maxUnapplied)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	out := &waitingOutput{}
-	out.Body.Items, out.Body.Complete = []WaitingCommand{}, complete
-	for _, r := range records {
+	queued, err := s.Store.Unfinished(ctx, tenant, maxUnapplied)
+	if err != nil {
+		return nil, false, err
+	}
+	seen := map[string]bool{}
+	add := func(r ledger.Record, row *store.Command) {
 		e, err := events.Parse(r.Data)
-		if err != nil || e.Type != events.TypeWrit || e.Verify(s.Keys, r.Subject) != nil || e.Command.Tenant != c.Tenant {
-			continue // a forgery will be a dead letter
+		if err != nil || e.Type != events.TypeWrit || e.Verify(s.Keys, r.Subject) != nil || e.Command.Tenant != tenant || seen[e.Command.ID] {
+			return // a forgery will be a dead letter
 		}
+		seen[e.Command.ID] = true
 		a := fromEvent(e).accepted()
-		out.Body.Items = append(out.Body.Items, WaitingCommand{a.Command, e.Command.PrincipalID, a.Resource, e.RawDecision})
+		if row != nil {
+			a = fromRow(*row).accepted()
+		}
+		items = append(items, WaitingCommand{a.Command, e.Command.PrincipalID, a.Resource, e.RawDecision})
 	}
-	return out, nil
+	for _, q := range queued {
+		row, err := s.Store.Command(ctx, q.CommandID)
+		if err != nil {
+			return nil, false, err
+		}
+		if row.Status.Final() {
+			continue // by now
+		}
+		r, err := s.Ledger.Get(ctx, q.Sequence)
+		if err != nil {
+			return nil, false, err
+		}
+		add(r, &row)
+	}
+	for _, r := range records {
+		add(r, nil)
+	}
+	return items, complete && len(queued) < maxUnapplied, nil
 }
