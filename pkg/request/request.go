@@ -94,14 +94,16 @@ func TraceID(ctx context.Context) string {
 	return ""
 }
 
-// NameSpan is a middleware that names the server span by the route once it is known.
+// NameSpan is a middleware that names the server span and the metric of a request by the route once it is known, also when it crashes.
 func NameSpan(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer func() {
+			route := chi.RouteContext(r.Context()).RoutePattern()
+			trace.SpanFromContext(r.Context()).SetName(r.Method + " " + route)
+			if l, ok := otelhttp.LabelerFromContext(r.Context()); ok {
+				l.Add(semconv.HTTPRoute(route))
+			}
+		}()
 		next.ServeHTTP(w, r)
-		route := chi.RouteContext(r.Context()).RoutePattern()
-		trace.SpanFromContext(r.Context()).SetName(r.Method + " " + route)
-		if l, ok := otelhttp.LabelerFromContext(r.Context()); ok {
-			l.Add(semconv.HTTPRoute(route))
-		}
 	})
 }

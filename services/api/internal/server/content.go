@@ -52,7 +52,7 @@ func (s *Server) contentRoutes(r chi.Router) {
 		r.Use(
 			otelhttp.NewMiddleware("http", otelhttp.WithTracerProvider(s.Telemetry.TracerProvider()),
 				otelhttp.WithMeterProvider(s.Telemetry.MeterProvider()), otelhttp.WithPropagators(s.Telemetry.Propagator())),
-			request.NameSpan, s.signin.Bearer, s.gate.HTTP, s.notTooOftenHTTP,
+			problem.Recover(s.Log), request.NameSpan, s.signin.Bearer, s.gate.HTTP, s.notTooOftenHTTP,
 		)
 		r.Put(pathContent, s.handler(c.put))
 		r.Get(pathContent, s.handler(c.get))

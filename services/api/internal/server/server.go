@@ -163,10 +163,10 @@ func (s *Server) routes() http.Handler {
 
 	r.Group(func(r chi.Router) {
 		r.Use(
-			// Outermost, so that what is refused below is counted too.
+			// Outermost, so that what is refused below and what crashes is counted too.
 			otelhttp.NewMiddleware("http", otelhttp.WithTracerProvider(s.Telemetry.TracerProvider()),
 				otelhttp.WithMeterProvider(s.Telemetry.MeterProvider()), otelhttp.WithPropagators(s.Telemetry.Propagator())),
-			limit.InFlight(s.MaxInFlight),
+			problem.Recover(s.Log), limit.InFlight(s.MaxInFlight),
 			request.NameSpan, deadline, s.signin.Bearer, s.signin.Pages(s.accountPage),
 		)
 		s.api = humachi.New(r, openapi.Config("writ",

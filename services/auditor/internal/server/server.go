@@ -102,7 +102,7 @@ func (s *Server) routes() http.Handler {
 		r.Use(
 			otelhttp.NewMiddleware("http", otelhttp.WithTracerProvider(s.Telemetry.TracerProvider()),
 				otelhttp.WithMeterProvider(s.Telemetry.MeterProvider()), otelhttp.WithPropagators(s.Telemetry.Propagator())),
-			request.NameSpan,
+			problem.Recover(s.Log), request.NameSpan, // within, so that a crash is counted too
 		)
 		s.api = humachi.New(r, openapi.Config("writ audit",
 			"Every decision, as it stands on the ledger, and the proof that none is missing or changed.", s.Version, ""))
