@@ -26,6 +26,9 @@ var secrets = types.Mapping{
 	"STYTCH_SECRET":       "secret",
 }
 
+// profiles bring what is optional.
+var profiles = []string{"observe"}
+
 // ours are the services whose settings the code declares.
 var ours = []string{"api", "auditor", "worker"}
 
@@ -39,7 +42,7 @@ func load(t *testing.T, environment types.Mapping) (*types.Project, error) {
 		WorkingDir:  dir,
 		ConfigFiles: []types.ConfigFile{{Filename: filepath.Join(dir, "compose.yml")}},
 		Environment: environment,
-	})
+	}, loader.WithProfiles(profiles))
 }
 
 func mustLoad(t *testing.T) *types.Project {
@@ -63,7 +66,7 @@ func TestDeploymentWithoutItsSecretsIsRefused(t *testing.T) {
 
 func TestEverythingRunsAndIsWatched(t *testing.T) {
 	project := mustLoad(t)
-	want := []string{"api", "auditor", "cerbos", "collector", "jaeger", "nats", "postgres", "redis", "worker"}
+	want := []string{"api", "auditor", "cerbos", "collector", "grafana", "jaeger", "nats", "postgres", "prometheus", "redis", "worker"}
 	if got := project.ServiceNames(); !slices.Equal(got, want) {
 		t.Fatalf("services %v, want %v", got, want)
 	}
@@ -144,6 +147,37 @@ func TestPolicyDecisionPointIsTheOneThatIsTested(t *testing.T) {
 func TestLedgerSyncsBeforeItAcknowledges(t *testing.T) {
 	if config := read(t, filepath.Join(deploy, "nats.conf")); !strings.Contains(config, "sync_interval: always") {
 		t.Error("an acknowledged decision may be lost")
+	}
+}
+
+// TestMetricsAreCountedOnce: what is scraped is not sent as well.
+func TestMetricsAreCountedOnce(t *testing.T) {
+	if config := read(t, filepath.Join(deploy, "otel-collector.yaml")); !strings.Contains(config, "    metrics:\n      receivers: [prometheus]") {
+		t.Error("the collector takes metrics from elsewhere than /metrics")
+	}
+	for _, name := range ours {
+		if exporter := mustLoad(t).Services[name].Environment["OTEL_METRICS_EXPORTER"]; exporter == nil || *exporter != "none" {
+			t.Errorf("%s sends its metrics", name)
+		}
+	}
+}
+
+// TestWhatIsConfiguredIsMounted: the paths that Prometheus and Grafana are told are those where their files are.
+func TestWhatIsConfiguredIsMounted(t *testing.T) {
+	services := mustLoad(t).Services
+	for file, wanted := range map[string]struct{ service, path string }{
+		"prometheus/prometheus.yml": {"prometheus", "/etc/prometheus/alerts.yaml"},
+		"grafana/dashboards.yaml":   {"grafana", "/var/lib/grafana/dashboards"},
+		"grafana/datasource.yaml":   {"prometheus", "http://prometheus:9090"},
+	} {
+		if !strings.Contains(read(t, filepath.Join(deploy, file)), wanted.path) {
+			t.Errorf("%s does not say %s", file, wanted.path)
+		}
+		if _, isURL := strings.CutPrefix(wanted.path, "http://"); !isURL && !slices.ContainsFunc(services[wanted.service].Volumes, func(v types.ServiceVolumeConfig) bool {
+			return strings.HasPrefix(v.Target, wanted.path) || strings.HasPrefix(wanted.path, v.Target+"/")
+		}) {
+			t.Errorf("%s has no %s", wanted.service, wanted.path)
+		}
 	}
 }
 
