@@ -3,14 +3,12 @@ package audit
 import (
 	"context"
 	_ "embed"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"strconv"
 	"strings"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/redis/go-redis/v9"
 	"golang.org/x/mod/sumdb/tlog"
 
@@ -178,58 +176,16 @@ func (t Trees) Clone() Trees { return Trees{t.Decisions.Clone(), t.Outcomes.Clon
 // Append appends a batch if the logs still stand at head, and gives the new
 // head. trees are those of head; on success they have grown by the batch, after
 // an error they must not be used again. It reports ErrMoved if the logs stand
-// elsewhere; any other error is fault.Unavailable and leaves open whether the
-// batch was appended.
+// elsewhere; any other error is fault.Unavailable. Either leaves open how much of the
+// batch was appended: all, or its beginning up to one of its entries.
 func (a *Appender) Append(ctx context.Context, head Head, trees Trees, b Batch) (Head, error) {
-	next := head.State
-	next.Sequence = b.Sequence
-	if head.Empty() {
-		next.Start = b.Start
+	var scripts [][]any
+	for _, part := range b.parts() {
+		var args []any
+		args, head = a.script(head, trees, part)
+		scripts = append(scripts, args)
 	}
-	args := make([]any, 9, 10+3*len(b.Items)+64)
-	var tiles, bundles, index []any
-	for i, l := range Logs {
-		p := next.Of(l)
-		n := 0
-		for j := range b.Items {
-			item := &b.Items[j]
-			if item.Log != l {
-				continue
-			}
-			args = append(args, item.ID.String(), item.Record, item.Seal)
-			if (p.Size+int64(n))%BundleSize == 0 {
-				bundles = append(bundles, l.bundlesKey(), strconv.FormatUint(item.ID.Sequence, 10), member((p.Size+int64(n))/BundleSize, item.ID))
-			}
-			p.Last = item.ID
-			n++
-		}
-		for _, w := range trees.Of(l).Append(b.Leaves(l)...) {
-			data := make([]byte, 0, len(w.Hashes)*tlog.HashSize)
-			for _, h := range w.Hashes {
-				data = append(data, h[:]...)
-			}
-			tiles = append(tiles, l.tileKey(w.Level, w.N), w.Offset*tlog.HashSize, data)
-		}
-		p.Size += int64(n)
-		next.set(l, p)
-		args[7+i] = n
-	}
-	index = a.index(b)
-	args[0] = head.token
-	for i, v := range next.marks() {
-		args[1+i] = v
-	}
-	for _, part := range [][]any{tiles, bundles, index} {
-		args = append(append(args, len(part)/3), part...)
-	}
-	ok, _, err := a.run(ctx, appendLua, args)
-	switch {
-	case err != nil:
-		return Head{}, err
-	case !ok:
-		return Head{}, ErrMoved
-	}
-	return Head{State: next, through: next.Sequence, token: strings.Join(append([]string{next.Decisions.Last.String(), next.Outcomes.Last.String()}, next.marks()...), " ")}, nil
+	return head, a.pipeline(ctx, scripts)
 }
 
 func (s *State) set(l Log, p Position) {
@@ -247,56 +203,6 @@ func (s State) marks() []string {
 		strconv.FormatInt(s.Decisions.Size, 10), strconv.FormatInt(s.Outcomes.Size, 10),
 		strconv.FormatUint(s.Sequence, 10), strconv.FormatUint(s.Start, 10),
 	}
-}
-
-// index gives the index writes of a batch: key, seconds to live, bytes.
-func (a *Appender) index(b Batch) []any {
-	at, order, records := map[bucket]int{}, []bucket(nil), [][]byte(nil)
-	in := func(k bucket) *[]byte {
-		i, ok := at[k]
-		if !ok {
-			i = len(order)
-			at[k], order, records = i, append(order, k), append(records, nil)
-		}
-		return &records[i]
-	}
-	for i := range b.Items {
-		item := &b.Items[i]
-		if id, err := uuid.Parse(item.DecisionID); err == nil {
-			p := in(item.Log.ids(id))
-			*p = item.ID.append(append(*p, id[:]...))
-		}
-		if item.Log == Outcomes {
-			p := in(commands(item.Command))
-			*p = item.ID.append(binary.BigEndian.AppendUint64(*p, item.Command))
-		}
-	}
-	forever := len(order)
-	for _, x := range b.Explained {
-		for x.First <= x.Last { // a range does not leave its bucket
-			end := min(x.Last, (x.First>>bucketExplained+1)<<bucketExplained-1)
-			p := in(explained(x.First))
-			*p = append(binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(*p, x.First), end), byte(x.Why))
-			x.First = end + 1
-		}
-	}
-	ttl := 0
-	if a.retention > 0 { // ids are older than their entries: a day is far beyond that
-		ttl = int((a.retention + 24*time.Hour).Seconds())
-	}
-	out := make([]any, 0, 3*len(order))
-	for i, k := range order {
-		if i == forever {
-			ttl = 0
-		}
-		out = append(out, k.key(), ttl, records[i])
-	}
-	return out
-}
-
-// append writes the id as the indexes hold it.
-func (i ID) append(to []byte) []byte {
-	return binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(to, i.Ms), i.Sequence)
 }
 
 // member is how a bundle stands in its log's bundles.
@@ -342,17 +248,4 @@ func (a *Appender) Publish(ctx context.Context, decisions, outcomes Checkpoint, 
 		return false, fault.Unreachable(Dependency, err)
 	}
 	return n == 1, nil
-}
-
-func (a *Appender) run(ctx context.Context, script *redis.Script, args []any) (ok bool, token string, err error) {
-	res, err := script.Run(ctx, a.rdb, scriptKeys, args...).Slice()
-	if err != nil {
-		return false, "", fault.Unreachable(Dependency, err)
-	}
-	if len(res) != 2 {
-		return false, "", fault.Unreachable(Dependency, fmt.Errorf("unexpected answer of the script: %v", res))
-	}
-	done, _ := res[0].(int64)
-	token, _ = res[1].(string)
-	return done == 1, token, nil
 }

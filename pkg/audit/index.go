@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/redis/go-redis/v9"
@@ -50,6 +51,56 @@ func commands(sequence uint64) bucket {
 // explained is the bucket of explained ranges that begin there.
 func explained(sequence uint64) bucket {
 	return bucket{"writ", ":explained:", sequence >> bucketExplained}
+}
+
+// index gives the index writes of a batch: key, seconds to live, bytes.
+func (a *Appender) index(b Batch) []any {
+	at, order, records := map[bucket]int{}, []bucket(nil), [][]byte(nil)
+	in := func(k bucket) *[]byte {
+		i, ok := at[k]
+		if !ok {
+			i = len(order)
+			at[k], order, records = i, append(order, k), append(records, nil)
+		}
+		return &records[i]
+	}
+	for i := range b.Items {
+		item := &b.Items[i]
+		if id, err := uuid.Parse(item.DecisionID); err == nil {
+			p := in(item.Log.ids(id))
+			*p = item.ID.append(append(*p, id[:]...))
+		}
+		if item.Log == Outcomes {
+			p := in(commands(item.Command))
+			*p = item.ID.append(binary.BigEndian.AppendUint64(*p, item.Command))
+		}
+	}
+	forever := len(order)
+	for _, x := range b.Explained {
+		for x.First <= x.Last { // a range does not leave its bucket
+			end := min(x.Last, (x.First>>bucketExplained+1)<<bucketExplained-1)
+			p := in(explained(x.First))
+			*p = append(binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(*p, x.First), end), byte(x.Why))
+			x.First = end + 1
+		}
+	}
+	ttl := 0
+	if a.retention > 0 { // ids are older than their entries: a day is far beyond that
+		ttl = int((a.retention + 24*time.Hour).Seconds())
+	}
+	out := make([]any, 0, 3*len(order))
+	for i, k := range order {
+		if i == forever {
+			ttl = 0
+		}
+		out = append(out, k.key(), ttl, records[i])
+	}
+	return out
+}
+
+// append writes the id as the indexes hold it.
+func (i ID) append(to []byte) []byte {
+	return binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(to, i.Ms), i.Sequence)
 }
 
 // Get gives the decision with this id. Only UUIDs are indexed, which all of

@@ -54,24 +54,29 @@ func redises(t *testing.T, test func(t *testing.T, r *rig)) {
 	})
 }
 
-// fill appends n ledger messages in batches: commands' decisions, denials,
-// outcomes of the commands, and every tenth is no entry.
+// fill appends n ledger messages in batches.
 func (r *rig) fill(n int) {
 	r.Helper()
-	for n > 0 {
-		b := Batch{Start: 1}
-		for range min(n, 100) {
-			r.ms++
-			b.Sequence = max(b.Sequence, r.head.Sequence) + 1
-			if item, ok := r.item(b.Sequence); ok {
-				b.Items = append(b.Items, item)
-			} else {
-				b.Explained = append(b.Explained, Range{b.Sequence, b.Sequence, WhyRefused})
-			}
-			n--
-		}
-		r.append(b)
+	for ; n > 0; n -= 100 {
+		r.append(r.batch(min(n, 100)))
 	}
+}
+
+// batch makes the next n ledger messages: commands' decisions, denials, outcomes of the
+// commands, and every tenth is no entry.
+func (r *rig) batch(n int) Batch {
+	r.Helper()
+	b := Batch{Start: 1, Sequence: r.head.Sequence}
+	for range n {
+		r.ms++
+		b.Sequence++
+		if item, ok := r.item(b.Sequence); ok {
+			b.Items = append(b.Items, item)
+		} else {
+			b.Explained = append(b.Explained, Range{b.Sequence, b.Sequence, WhyRefused})
+		}
+	}
+	return b
 }
 
 func (r *rig) append(b Batch) {
