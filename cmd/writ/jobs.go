@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -12,7 +13,7 @@ import (
 )
 
 type jobsCmd struct {
-	List   jobsListCmd    `cmd:"" help:"List the jobs of the tenant, those that changed last first."`
+	List   jobsListCmd    `cmd:"" help:"List the jobs of the tenant: those that wait for their first attempt, then those that changed last."`
 	Show   jobsShowCmd    `cmd:"" help:"Show a job."`
 	Cancel jobsCancelCmd  `cmd:"" help:"End a job that waits or runs."`
 	Retry  jobsRetryCmd   `cmd:"" help:"Run a job that is over, or waits for its next attempt, at once."`
@@ -45,44 +46,57 @@ type jobsListCmd struct {
 	target
 	Queue  string `help:"Only those of this queue."`
 	Status string `help:"Only those in this state: queued, running, retrying, paused, done, cancelled or dead."`
-	Count  int    `short:"n" help:"At most so many, up to 1000." default:"100"`
+	Count  int    `short:"n" help:"At most so many." default:"100"`
 	Output string `short:"o" help:"table, or json: one a line." enum:"table,json" default:"table"`
 }
 
-// Run lists jobs.
+// Run lists jobs, page by page.
 func (c *jobsListCmd) Run(a *app) error {
+	if c.Count < 1 {
+		return errors.New("--count: want a number from 1 on")
+	}
 	r, err := c.connect(a, apiAddress, demoAdmin)
 	if err != nil {
 		return err
 	}
-	query := url.Values{"limit": {strconv.Itoa(c.Count)}}
+	query := url.Values{}
 	if c.Queue != "" {
 		query.Set("queue", c.Queue)
 	}
 	if c.Status != "" {
 		query.Set("status", c.Status)
 	}
-	var page struct {
-		Items    []json.RawMessage `json:"items"`
-		Complete bool              `json:"complete"`
-	}
-	if err := r.get(a.ctx, "/v1/jobs", query, &page); err != nil {
-		return err
+	var found []json.RawMessage
+	more := true
+	for more && len(found) < c.Count {
+		query.Set("limit", strconv.Itoa(min(c.Count-len(found), maxJobsPage)))
+		var page struct {
+			Items      []json.RawMessage `json:"items"`
+			NextCursor string            `json:"next_cursor"`
+		}
+		if err := r.get(a.ctx, "/v1/jobs", query, &page); err != nil {
+			return err
+		}
+		found, more = append(found, page.Items...), page.NextCursor != ""
+		query.Set("cursor", page.NextCursor)
 	}
 	if c.Output == "json" {
-		for _, j := range page.Items {
+		for _, j := range found {
 			if _, err := fmt.Fprintf(a.out, "%s\n", j); err != nil {
 				return err
 			}
 		}
-	} else if err := showJobs(a.out, page.Items); err != nil {
+	} else if err := showJobs(a.out, found); err != nil {
 		return err
 	}
-	if !page.Complete {
-		_, err = fmt.Fprintln(a.err, "there are more")
+	if more {
+		_, err = fmt.Fprintln(a.err, "there may be more")
 	}
 	return err
 }
+
+// maxJobsPage is how many jobs the api gives at once.
+const maxJobsPage = 100
 
 func showJobs(out io.Writer, items []json.RawMessage) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)

@@ -1,9 +1,9 @@
 package jobs
 
 import (
-	"cmp"
 	"context"
 	"errors"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -14,83 +14,11 @@ import (
 	"github.com/writ-project/writ/pkg/fault"
 )
 
-// Filter says which jobs List gives.
-type Filter struct {
-	Queue  string // "" for every queue
-	Status Status // "" for every status
-	Tenant string // "" for every tenant
-	Limit  int    // 0 means 100
-}
-
 // QueueInfo is how a queue is doing.
 type QueueInfo struct {
 	Name    string `json:"name"`
 	Waiting uint64 `json:"waiting"` // jobs that wait or run
 	Paused  bool   `json:"paused"`
-}
-
-// List gives jobs, those that changed last first. complete is false when there
-// are more, or more than it looks at (20,000 records).
-func (c *Client) List(ctx context.Context, f Filter) (found []Job, complete bool, err error) {
-	paused, err := c.paused(ctx)
-	if err != nil {
-		return nil, false, err
-	}
-	limit := f.Limit
-	if limit <= 0 {
-		limit = 100
-	}
-	queue := cmp.Or(f.Queue, "*")
-	all := map[string]*Job{}
-	complete, err = c.states.each(ctx, prefixState+queue+".*", func(data []byte, sequence uint64) {
-		if j, err := decode(data, sequence); err == nil {
-			all[j.ID] = j
-		}
-	})
-	if err != nil {
-		return nil, false, err
-	}
-	// A job that no worker has seen has no record yet: its message tells.
-	more, err := c.waiting(ctx, events.JobSubject(queue, "*"), func(data []byte, sequence uint64) {
-		m, ok := parse(data)
-		if ok && (all[m.ID] == nil || all[m.ID].Sequence < sequence) {
-			all[m.ID] = m.job(sequence)
-		}
-	})
-	if err != nil {
-		return nil, false, err
-	}
-	complete = complete && more
-	for _, j := range all {
-		j.show(paused)
-		if (f.Status == "" || j.Status == f.Status) && (f.Tenant == "" || j.Tenant == f.Tenant) {
-			found = append(found, *j)
-		}
-	}
-	slices.SortFunc(found, func(a, b Job) int {
-		return cmp.Or(b.changed().Compare(a.changed()), strings.Compare(b.ID, a.ID))
-	})
-	if len(found) > limit {
-		found, complete = found[:limit], false
-	}
-	return found, complete, nil
-}
-
-// changed is when something last happened to a job.
-func (j *Job) changed() time.Time {
-	last := j.EnqueuedAt
-	for _, t := range []time.Time{j.StartedAt, j.FinishedAt} {
-		if t.After(last) {
-			last = t
-		}
-	}
-	return last
-}
-
-func (j *Job) show(paused map[string]bool) {
-	if (j.Status == Queued || j.Status == Retrying) && paused[j.Queue] {
-		j.Status = Paused
-	}
 }
 
 // Show gives one job; fault.NotFound when there is none, or no longer.
@@ -99,7 +27,7 @@ func (c *Client) Show(ctx context.Context, id string) (Job, error) {
 	if err != nil {
 		return Job{}, err
 	}
-	paused, err := c.paused(ctx)
+	paused, err := c.isPaused(ctx, j.Queue)
 	if err != nil {
 		return Job{}, err
 	}
@@ -112,26 +40,33 @@ func (c *Client) find(ctx context.Context, id string) (*Job, error) {
 	if id == "" || strings.ContainsAny(id, ".*> \t\r\n") {
 		return nil, fault.Missing("job", id)
 	}
+	const most = 16 // queues that have had a job of this id
+	all := span{hi: math.MaxUint64}
 	var found *Job
-	if _, err := c.states.each(ctx, stateSubject("*", id), func(data []byte, sequence uint64) {
-		if j, err := decode(data, sequence); err == nil {
-			found = j
-		}
-	}); err != nil {
+	records, _, err := c.states.read(ctx, stateSubject("*", id), all, most)
+	if err != nil {
 		return nil, err
 	}
-	if _, err := c.waiting(ctx, events.JobSubject("*", id), func(data []byte, sequence uint64) {
-		m, ok := parse(data)
-		if ok && (found == nil || found.Sequence < sequence) {
-			revision := uint64(0)
-			if found != nil {
-				revision = found.revision
-			}
-			found = m.job(sequence)
-			found.revision = revision
+	for _, r := range records {
+		if j, err := decode(r.data, r.sequence); err == nil {
+			found = j
 		}
-	}); err != nil {
+	}
+	messages, _, err := c.read(ctx, events.JobSubject("*", id), all, most)
+	if err != nil {
 		return nil, err
+	}
+	for _, r := range messages {
+		m, ok := parse(r.data)
+		if !ok || found != nil && found.Sequence >= r.sequence {
+			continue
+		}
+		revision := uint64(0)
+		if found != nil {
+			revision = found.revision
+		}
+		found = m.job(r.sequence)
+		found.revision = revision
 	}
 	if found == nil {
 		return nil, fault.Missing("job", id)
@@ -267,13 +202,4 @@ func (c *Client) Queues(ctx context.Context) ([]QueueInfo, error) {
 	}
 	slices.SortFunc(all, func(a, b QueueInfo) int { return strings.Compare(a.Name, b.Name) })
 	return all, nil
-}
-
-func (c *Client) paused(ctx context.Context) (map[string]bool, error) {
-	queues, err := c.Queues(ctx)
-	out := map[string]bool{}
-	for _, q := range queues {
-		out[q.Name] = q.Paused
-	}
-	return out, err
 }

@@ -13,21 +13,31 @@ import (
 	"github.com/writ-project/writ/pkg/fault"
 )
 
-// maxListed bounds the messages of each stream that one List looks at.
-const maxListed = 20_000
+// stored is a message as it stands on one of the streams.
+type stored struct {
+	data     []byte
+	sequence uint64
+}
 
-// each hands the records that match a subject to fn, at most maxListed of them;
-// all tells whether those were all.
-func (s states) each(ctx context.Context, subject string, fn func(data []byte, revision uint64)) (all bool, err error) {
+// span is a stretch of a stream: sequences from lo to hi, both included.
+type span struct{ lo, hi uint64 }
+
+// read gives the records that match a subject in a span, the oldest first and at
+// most so many; all tells whether those are all. Records are read by a consumer
+// of their own, from the stream's leader.
+func (s states) read(ctx context.Context, subject string, in span, most int) (found []stored, all bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	consumer, err := s.stream.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{FilterSubjects: []string{subject}, InactiveThreshold: 10 * time.Second})
+	consumer, err := s.stream.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{
+		FilterSubjects: []string{subject}, InactiveThreshold: 10 * time.Second,
+		DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: max(in.lo, 1),
+	})
 	if err != nil {
-		return false, fault.Unreachable(Dependency, err)
+		return nil, false, fault.Unreachable(Dependency, err)
 	}
 	info, err := consumer.Info(ctx)
 	if err != nil {
-		return false, fault.Unreachable(Dependency, err)
+		return nil, false, fault.Unreachable(Dependency, err)
 	}
 	defer func() { // else it stays for InactiveThreshold
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
@@ -35,66 +45,61 @@ func (s states) each(ctx context.Context, subject string, fn func(data []byte, r
 		_ = s.stream.DeleteConsumer(ctx, info.Name)
 	}()
 	if info.NumPending == 0 {
-		return true, nil
+		return nil, true, nil
 	}
-	msgs, err := consumer.Messages()
+	msgs, err := consumer.Messages(jetstream.PullMaxMessages(most))
 	if err != nil {
-		return false, fault.Unreachable(Dependency, err)
+		return nil, false, fault.Unreachable(Dependency, err)
 	}
 	defer msgs.Stop()
-	for range maxListed {
+	for len(found) < most {
 		m, err := msgs.Next(jetstream.NextContext(ctx))
 		if err != nil {
-			return false, fault.Unreachable(Dependency, err)
+			return nil, false, fault.Unreachable(Dependency, err)
 		}
 		meta, err := m.Metadata()
 		if err != nil {
-			return false, fault.Unreachable(Dependency, err)
+			return nil, false, fault.Unreachable(Dependency, err)
 		}
-		fn(m.Data(), meta.Sequence.Stream)
+		if meta.Sequence.Stream > in.hi {
+			return found, true, nil
+		}
+		found = append(found, stored{m.Data(), meta.Sequence.Stream})
 		if meta.NumPending == 0 {
-			return true, nil
+			return found, true, nil
 		}
 	}
-	return false, nil
+	return found, false, nil
 }
 
-// waiting hands the messages of JOBS that match a subject to fn, at most
-// maxListed of them; all tells whether those were all. They are read one
-// by one from the stream: a work queue has no other readers than its workers.
-func (c *Client) waiting(ctx context.Context, subject string, fn func(data []byte, sequence uint64)) (all bool, err error) {
+// read is the same for the jobs' messages. They are read one by one from the
+// stream: a work queue has no other readers than its workers.
+func (c *Client) read(ctx context.Context, subject string, in span, most int) (found []stored, all bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	// GetBatch subscribes before it asks, and keeps the subscription when it cannot ask.
 	if !c.js.Conn().IsConnected() {
-		return false, fault.Unreachable(Dependency, nats.ErrDisconnected)
+		return nil, false, fault.Unreachable(Dependency, nats.ErrDisconnected)
 	}
-	const page = 500
-	next := uint64(1)
-	for seen := 0; seen < maxListed; {
-		batch, err := jetstreamext.GetBatch(ctx, c.js, events.StreamJobs, page, jetstreamext.GetBatchSeq(next), jetstreamext.GetBatchSubject(subject))
-		if errors.Is(err, jetstreamext.ErrNoMessages) {
-			return true, nil
-		}
-		if err != nil {
-			return false, fault.Unreachable(Dependency, err)
-		}
-		got := 0
-		for m, err := range batch {
-			if errors.Is(err, jetstreamext.ErrNoMessages) {
-				break
-			}
-			if err != nil {
-				return false, fault.Unreachable(Dependency, err)
-			}
-			fn(m.Data, m.Sequence)
-			next = m.Sequence + 1
-			got++
-		}
-		if got == 0 {
-			return true, nil
-		}
-		seen += got
+	batch, err := jetstreamext.GetBatch(ctx, c.js, events.StreamJobs, most, jetstreamext.GetBatchSeq(max(in.lo, 1)), jetstreamext.GetBatchSubject(subject))
+	if errors.Is(err, jetstreamext.ErrNoMessages) {
+		return nil, true, nil
 	}
-	return false, nil
+	if err != nil {
+		return nil, false, fault.Unreachable(Dependency, err)
+	}
+	for m, err := range batch {
+		switch {
+		case errors.Is(err, jetstreamext.ErrNoMessages):
+			return found, true, nil
+		case err != nil:
+			return nil, false, fault.Unreachable(Dependency, err)
+		case m.Sequence > in.hi:
+			return found, true, nil
+		}
+		found = append(found, stored{m.Data, m.Sequence})
+		// The server leaves out what does not fit and says how much that is.
+		all = m.Header.Get("Nats-Num-Pending") == "0"
+	}
+	return found, all || len(found) == 0, nil
 }

@@ -104,7 +104,7 @@ func (s *suite) job(t *testing.T) string {
 				Payload map[string]any
 			}
 		}
-		a := s.admin.Want(t, http.StatusOK, &list, "GET", "/v1/jobs?queue=probe&limit=1000", "")
+		a := s.admin.Want(t, http.StatusOK, &list, "GET", "/v1/jobs?queue=probe&limit=100", "")
 		for _, j := range list.Items {
 			if strings.Contains(fmt.Sprint(j.Payload), video) {
 				id = j.ID

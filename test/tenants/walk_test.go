@@ -47,7 +47,7 @@ var operations = map[string][]request{
 	"GET /v1/dead/{id}":                       {{"dead", "/v1/dead/ID", ""}},
 	"DELETE /v1/dead/{id}":                    {{"dead", "/v1/dead/ID?reason=x", ""}},
 	"POST /v1/dead/{id}/replay":               {{"dead", "/v1/dead/ID/replay", `{"reason":"x"}`}},
-	"GET /v1/jobs":                            {{path: "/v1/jobs"}, {path: "/v1/jobs?limit=1000&queue=probe"}},
+	"GET /v1/jobs":                            {{path: "/v1/jobs"}, {path: "/v1/jobs?limit=100&queue=probe"}},
 	"GET /v1/jobs/{id}":                       {{"jobs", "/v1/jobs/ID", ""}, {"films", "/v1/jobs/ID", ""}},
 	"POST /v1/jobs/{id}/cancel":               {{"jobs", "/v1/jobs/ID/cancel", ""}},
 	"POST /v1/jobs/{id}/retry":                {{"jobs", "/v1/jobs/ID/retry", ""}},

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"time"
 
@@ -63,7 +64,8 @@ func told(j jobs.Job) Job {
 type jobsInput struct {
 	Queue  string `query:"queue" maxLength:"31" pattern:"^[a-z0-9-]*$" doc:"Only those of this queue"`
 	Status string `query:"status" enum:"queued,running,retrying,paused,done,cancelled,dead" doc:"Only those in this state"`
-	Limit  int    `query:"limit" minimum:"1" maximum:"1000" default:"100" doc:"At most this many"`
+	Limit  int    `query:"limit" minimum:"1" maximum:"100" default:"50" doc:"At most this many"`
+	Cursor string `query:"cursor" maxLength:"21" pattern:"^([ws][0-9]+)?$" doc:"next_cursor of the page before"`
 }
 
 // Resolve implements huma.Resolver.
@@ -73,8 +75,8 @@ var _ huma.Resolver = (*jobsInput)(nil)
 
 type jobsOutput struct {
 	Body struct {
-		Items    []Job `json:"items" doc:"Those that changed last first"`
-		Complete bool  `json:"complete" doc:"False: there are more"`
+		Items      []Job  `json:"items" doc:"First those that wait for their first attempt, the newest first, then those that changed last first. There may be none on a page that is not the last"`
+		NextCursor string `json:"next_cursor,omitempty" doc:"Absent on the last page"`
 	}
 }
 
@@ -164,12 +166,15 @@ func (s *Server) listJobs(ctx context.Context, in *jobsInput) (*jobsOutput, erro
 	if err != nil {
 		return nil, err
 	}
-	found, complete, err := s.Jobs.List(ctx, jobs.Filter{Queue: in.Queue, Status: jobs.Status(in.Status), Tenant: c.Tenant, Limit: in.Limit})
+	found, next, err := s.Jobs.List(ctx, jobs.Filter{Queue: in.Queue, Status: jobs.Status(in.Status), Tenant: c.Tenant, Limit: in.Limit, Cursor: in.Cursor})
+	if errors.Is(err, jobs.ErrCursor) {
+		return nil, fault.InvalidField("query.cursor", "want next_cursor of another page")
+	}
 	if err != nil {
 		return nil, err
 	}
 	out := &jobsOutput{}
-	out.Body.Items, out.Body.Complete = make([]Job, len(found)), complete
+	out.Body.Items, out.Body.NextCursor = make([]Job, len(found)), next
 	for i, j := range found {
 		out.Body.Items[i] = told(j)
 	}

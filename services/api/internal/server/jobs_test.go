@@ -64,6 +64,15 @@ func TestAdminsLookAfterJobs(t *testing.T) {
 	if ids := list("?status=dead&queue=q"); len(ids) != 1 || ids[0] != dead {
 		t.Errorf("the dead ones are %v", ids)
 	}
+	var first, second struct {
+		Items      []Job
+		NextCursor string `json:"next_cursor"`
+	}
+	must(t, json.Unmarshal(s.do("GET", s.api+"/v1/jobs?limit=1", admin, "").body, &first))
+	must(t, json.Unmarshal(s.do("GET", s.api+"/v1/jobs?limit=100&cursor="+first.NextCursor, admin, "").body, &second))
+	if len(first.Items) != 1 || len(second.Items) != 1 || first.Items[0].ID == second.Items[0].ID || second.NextCursor != "" {
+		t.Errorf("%+v, then %+v", first, second)
+	}
 	var j Job
 	a := s.do("GET", s.api+"/v1/jobs/"+dead, admin, "")
 	must(t, json.Unmarshal(a.body, &j))
@@ -84,6 +93,9 @@ func TestAdminsLookAfterJobs(t *testing.T) {
 		{admin, "GET", "/v1/jobs/" + uuid.NewString(), 404},
 		{admin, "POST", "/v1/queues/nobody/pause", 404},
 		{admin, "GET", "/v1/jobs?status=odd", 422},
+		{admin, "GET", "/v1/jobs?limit=101", 422},
+		{admin, "GET", "/v1/jobs?cursor=17", 422},
+		{admin, "GET", "/v1/jobs?cursor=s0", 422},
 		{admin, "POST", "/v1/queues/q/pause", 200},
 		{admin, "POST", "/v1/jobs/" + later + "/retry", 409}, // it has not been tried
 		{admin, "POST", "/v1/jobs/" + later + "/cancel", 200},
