@@ -83,6 +83,26 @@ func TestPolicyReplay(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 
+	// What is not known is no yes for CI; nothing at all is.
+	for _, x := range []struct {
+		text, kind string
+		code       int
+		says       string
+	}{
+		{"", "contact", 0, "there is nothing to replay: no decision about contact is recorded since"},
+		{`{"checkpoint":"…","entries":0,"unreadable":0}` + "\n", "contact", 0, "there is nothing to replay"},
+		{tail.out, "unheard-of", 0, "about other kinds"},
+		{"rubbish\n{}\n", "contact", 1, "of 2 recorded decisions none could be replayed"},
+	} {
+		if err := os.WriteFile(file, []byte(x.text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		r := want(t, dev, x.code, "policy", "replay", "--candidate", same, "--file", file, "--kind", x.kind, "--fail-on-change")
+		if !strings.Contains(r.out+r.err, x.says) {
+			t.Errorf("%q: %s%s", x.says, r.out, r.err)
+		}
+	}
+
 	// Policies that do not compile are an error that names the file.
 	broken := candidate(t, "contact.yaml", "R.attr.owner_id == P.id", "R.attr.owner_id ==")
 	if r := want(t, dev, 1, "policy", "replay", "--candidate", broken); !strings.Contains(r.err, "contact.yaml") {
