@@ -37,7 +37,7 @@ func (u *User) Elsewhere(tenant string) bool {
 // others is not their business.
 func (u *User) Seen(tenants ...string) *User {
 	out := *u
-	out.RolesCommand = ""
+	out.RolesCommand, out.Synced = "", ""
 	out.Tenants = map[string]Membership{}
 	for _, t := range tenants {
 		if m, ok := u.Tenants[t]; ok {

@@ -6,6 +6,7 @@ package user
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"maps"
 	"slices"
 	"time"
@@ -38,6 +39,9 @@ type User struct {
 	// RolesCommand is the id of the command that wrote Tenants last; "" while
 	// they are as Stytch had them at first sight.
 	RolesCommand string `json:"roles_command,omitempty" readOnly:"true" doc:"The command that changed the roles last"`
+	// Synced is the id of the command that last brought the row up to date with
+	// Stytch, whether or not that changed anything; "" while none has.
+	Synced string `json:"synced,omitempty" readOnly:"true" doc:"The command that was last told what Stytch says"`
 }
 
 // Kind is the directory's kind. Its rows change only by commands of their own
@@ -88,6 +92,9 @@ type Sync struct {
 	Tenants   map[string]Membership `json:"tenants"`
 	// RolesCommand is the command that had written Tenants when Stytch was asked.
 	RolesCommand string `json:"roles_command,omitempty"`
+	// Seen is the row's Synced before Stytch was asked, "" where there was no
+	// row; nil from whoever does not tell.
+	Seen *string `json:"seen,omitempty"`
 	// Gone says that Stytch has no such user any more: the row goes, too.
 	Gone bool `json:"gone,omitempty"`
 }
@@ -100,6 +107,34 @@ type Sync struct {
 // of one, whose command will write the row itself.
 func (s Sync) Apply(row *kind.Row, id string, at time.Time) *kind.Row {
 	return s.apply(row, id, at, row == nil || row.Value.(*User).RolesCommand == s.RolesCommand)
+}
+
+// ErrAskAgain says that a sync may be older than what the row says: another one
+// has come between, and which of the two asked Stytch last cannot be told.
+var ErrAskAgain = errors.New("another sync came between: Stytch is to be asked again")
+
+// Take is Apply for the sync command of an id, which the row names from then on.
+// The error is ErrAskAgain for news that another sync has come before. A sync
+// that finds the row as it is tells none, and a user who is gone stays gone.
+func (s Sync) Take(row *kind.Row, id, command string, at time.Time) (*kind.Row, error) {
+	next := s.Apply(row, id, at)
+	if next == nil {
+		return nil, nil
+	}
+	if row != nil && next != row && s.Seen != nil && *s.Seen != row.Value.(*User).Synced {
+		return nil, ErrAskAgain
+	}
+	return Synced(next, command), nil
+}
+
+// Synced gives the row with the command that last brought it up to date. That is
+// no change that anybody sees: the version stays.
+func Synced(row *kind.Row, command string) *kind.Row {
+	next := Kind.New()
+	u := next.Value.(*User)
+	*u = *row.Value.(*User)
+	u.Synced = command
+	return &next
 }
 
 func (s Sync) apply(row *kind.Row, id string, at time.Time, memberships bool) *kind.Row {

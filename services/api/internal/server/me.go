@@ -175,6 +175,10 @@ const syncWait = 5 * time.Second
 // whom the policy lets refresh their own row. What they may do comes from
 // Stytch, never from the request.
 func (s *Server) sync(ctx context.Context, p events.Principal, version int64) (kind.Row, error) {
+	seen, err := s.synced(ctx, p.ID)
+	if err != nil {
+		return kind.Row{}, err
+	}
 	found, err := s.Identity.User(ctx, p.ID)
 	if fault.Is(err, fault.NotFound) {
 		return kind.Row{}, userGone()
@@ -182,7 +186,7 @@ func (s *Server) sync(ctx context.Context, p events.Principal, version int64) (k
 	if err != nil {
 		return kind.Row{}, err
 	}
-	body, err := json.Marshal(syncBody(found))
+	body, err := json.Marshal(syncBody(found, seen))
 	if err != nil {
 		return kind.Row{}, fmt.Errorf("encode sync of %s: %w", p.ID, err)
 	}
@@ -232,6 +236,20 @@ func userGone() error {
 	return fault.New(fault.Unauthenticated, "unknown-user", "the session's user is gone")
 }
 
-func syncBody(u identity.User) user.Sync {
-	return user.Sync{Email: u.Email, FirstName: u.FirstName, LastName: u.LastName, Tenants: u.Tenants, RolesCommand: u.RolesCommand}
+// synced gives the sync that a user's row has come from, "" where there is no row.
+// It is to be read before Stytch is asked, so that the worker can tell news that
+// are late.
+func (s *Server) synced(ctx context.Context, id string) (string, error) {
+	row, err := s.Store.Get(ctx, user.Kind, id)
+	if fault.Is(err, fault.NotFound) {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	return row.Value.(*user.User).Synced, nil
+}
+
+func syncBody(u identity.User, seen string) user.Sync {
+	return user.Sync{Email: u.Email, FirstName: u.FirstName, LastName: u.LastName, Tenants: u.Tenants, RolesCommand: u.RolesCommand, Seen: &seen}
 }

@@ -132,16 +132,16 @@ func (s *Server) refresh(ctx context.Context, o *order, id string) (*command, er
 		return done, err
 	}
 	// The row's version before Stytch is asked: if it moves on meanwhile, the decision is taken again.
-	version := int64(0)
+	version, seen := int64(0), ""
 	row, err := s.Store.Get(ctx, user.Kind, id)
 	known := err == nil
 	if known {
-		version = row.Version
+		version, seen = row.Version, row.Value.(*user.User).Synced
 	} else if !fault.Is(err, fault.NotFound) {
 		return nil, err
 	}
 	found, err := s.Identity.User(ctx, id)
-	body := syncBody(found)
+	body := syncBody(found, seen)
 	if fault.Is(err, fault.NotFound) {
 		if !known {
 			return nil, nil

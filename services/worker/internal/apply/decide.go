@@ -52,7 +52,10 @@ func (l *Loop) process(ctx context.Context, s *state, it *item) {
 		return
 	}
 	if it.recorded != nil {
-		if err := s.repeat(r); err != nil {
+		switch err := s.repeat(r); {
+		case errors.Is(err, user.ErrAskAgain):
+			s.enqueue(it)
+		case err != nil:
 			s.reject(r, err)
 		}
 		s.moved[it.partition] = it.Sequence
@@ -66,7 +69,10 @@ func (l *Loop) process(ctx context.Context, s *state, it *item) {
 	if err == nil {
 		err = s.finish(r, row)
 	}
-	if err != nil {
+	switch {
+	case errors.Is(err, user.ErrAskAgain): // who decides it again
+		s.enqueue(it)
+	case err != nil:
 		s.reject(r, err)
 	}
 	s.moved[it.partition] = it.Sequence

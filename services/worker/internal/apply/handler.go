@@ -73,7 +73,8 @@ func CRUD(d *kind.Definition) Handler {
 
 // Directory handles sync, which brings a user's row up to date with what
 // Stytch says of them. A sync that changes nothing leaves the version alone, so
-// that decisions do not go stale for nothing.
+// that decisions do not go stale for nothing. One that may be older than the row
+// is left to the role worker, who asks Stytch again (user.ErrAskAgain).
 func Directory() Handler {
 	return Handler{
 		Kind:     user.Kind,
@@ -90,7 +91,7 @@ func Directory() Handler {
 			if err := json.Unmarshal(c.Body, &s); err != nil {
 				return nil, fmt.Errorf("decode sync: %w", err)
 			}
-			return s.Apply(row, c.ResourceID, c.IssuedAt), nil
+			return s.Take(row, c.ResourceID, c.ID, c.IssuedAt)
 		},
 	}
 }

@@ -187,6 +187,9 @@ func writeRow(ctx context.Context, tx *store.Tx, j *job, id string) (*kind.Row, 
 		before = &r
 	}
 	action := j.event.Command.Action
+	if e, ok := j.effect.(*refresh); ok && e.gone {
+		action = user.ActionDelete
+	}
 	switch {
 	case action == user.ActionDelete:
 		if err := tx.DeleteRows(ctx, user.Kind, []string{id}); err != nil {
@@ -195,6 +198,8 @@ func writeRow(ctx context.Context, tx *store.Tx, j *job, id string) (*kind.Row, 
 		return nil, tx.Depart(ctx, id, command.Now())
 	case gone[id] && action == user.ActionCreate:
 		return nil, errMoved // deleted since the address was looked for
+	case j.recorded == nil && before != nil && synced(before) != j.synced:
+		return nil, errMoved // a sync came between, which may have asked Stytch later
 	}
 	next := j.effect.row(before, j)
 	if next == nil {
@@ -203,9 +208,7 @@ func writeRow(ctx context.Context, tx *store.Tx, j *job, id string) (*kind.Row, 
 		}
 		return nil, refuse(fault.Missing(user.Kind.Name, id))
 	}
-	if next == before {
-		return next, nil
-	}
+	next = user.Synced(next, j.q.CommandID) // what Stytch said before is old from here on
 	return next, tx.PutRows(ctx, user.Kind, []kind.Row{*next})
 }
 

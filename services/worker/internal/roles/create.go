@@ -31,7 +31,7 @@ func (e *create) done(context.Context, *Worker, *job) (bool, error) { return fal
 func (e *create) prepare(ctx context.Context, w *Worker, j *job) error {
 	u, err := w.Stytch.UserByEmail(ctx, e.Email)
 	if fault.Is(err, fault.NotFound) {
-		e.there = nil
+		e.there, j.synced = nil, ""
 		return nil
 	}
 	if err != nil {
@@ -49,6 +49,12 @@ func (e *create) prepare(ctx context.Context, w *Worker, j *job) error {
 	row, err := w.load(ctx, u.ID)
 	if err != nil {
 		return err
+	}
+	j.synced = synced(row)
+	if row != nil { // what the search found may be older than the row
+		if u, err = w.Stytch.User(ctx, u.ID); err != nil {
+			return err
+		}
 	}
 	e.there, e.known = &u, user.User{FirstName: u.FirstName, LastName: u.LastName, Tenants: u.Tenants}
 	if row != nil && u.RolesCommand != j.q.CommandID {

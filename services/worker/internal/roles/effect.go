@@ -55,6 +55,8 @@ func effectOf(c *events.Command) (effect, error) {
 		}
 	case user.ActionDelete:
 		return remove{}, nil
+	case user.ActionSync:
+		return &refresh{}, nil
 	default:
 		err = fmt.Errorf("there is no such action")
 	}

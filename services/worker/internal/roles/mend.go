@@ -58,14 +58,8 @@ func (w *Worker) giveUp(ctx context.Context, j *job) error {
 		}
 	}
 	if j.q.Attempts > 0 {
-		switch done, err := j.effect.done(ctx, w, j); {
-		case err != nil:
-			return trouble(err)
-		case done:
-			if err := j.noted(); err != nil {
-				return err
-			}
-			return w.commit(ctx, j)
+		if done, err := w.tried(ctx, j); done || err != nil {
+			return err
 		}
 	}
 	return refuse(command.ErrGone)
@@ -98,7 +92,7 @@ func (w *Worker) putBack(ctx context.Context, j *job) {
 func (w *Worker) repair(ctx context.Context, j *job) error {
 	id := j.row.ResourceID
 	switch j.row.Action {
-	case user.ActionDelete:
+	case user.ActionDelete, user.ActionSync: // which has told Stytch nothing
 		return nil
 	case user.ActionCreate:
 		var made user.User

@@ -5,11 +5,13 @@ import (
 	"encoding/json"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/writ-project/writ/pkg/events"
 	"github.com/writ-project/writ/pkg/fault"
+	"github.com/writ-project/writ/pkg/identity"
 	"github.com/writ-project/writ/pkg/kind/user"
 	"github.com/writ-project/writ/pkg/testkit"
 )
@@ -237,4 +239,102 @@ func TestLeaseHasOneHolder(t *testing.T) {
 		must(t, r.store.GiveLease(ctx, yours))
 		testkit.Eventually(t, soon, func() error { _, err := r.store.Lease(context.Background(), lease); return err })
 	})
+}
+
+// TestAnOlderStateNeverWins: syncs that asked Stytch in one order and come in another leave what Stytch says, whatever it
+// has said in between; a role change does not hide what came after it.
+func TestAnOlderStateNeverWins(t *testing.T) {
+	databases(t, func(t *testing.T, r *rig) {
+		r.start(nil)
+		ann := r.person("ann@example.com", "user")
+		first := "Ann"
+		// What Stytch says, as an api instance reads it that is then held up.
+		ask := func() user.Sync {
+			t.Helper()
+			seen := r.user(ann.ID).Synced
+			u := need(r.stytch.User(t.Context(), ann.ID))(t)
+			return user.Sync{Email: u.Email, FirstName: u.FirstName, Tenants: u.Tenants, RolesCommand: u.RolesCommand, Seen: &seen}
+		}
+		tell := func(s user.Sync) string {
+			t.Helper()
+			c := r.submit(r.principal(ann.ID), user.ActionSync, ann.ID, s)
+			r.status(c, events.StatusApplied)
+			return c
+		}
+		byHand := func(roles ...string) { // in Stytch's dashboard: the command's name stays
+			t.Helper()
+			need(r.stytch.UpdateUser(t.Context(), ann.ID, identity.Update{FirstName: &first, Tenants: in(roles...)}))(t)
+		}
+		before := ask()
+		byHand("admin")
+		late := ask()
+		byHand("manager")
+		told := []string{tell(ask()), tell(late), tell(before)}
+		r.agrees(ann.ID, "manager")
+		// As it was before, so that nothing changes but who was told last.
+		byHand("admin")
+		late = ask()
+		byHand("manager")
+		told = append(told, tell(ask()), tell(late))
+		r.agrees(ann.ID, "manager")
+		// News from before and after a role change.
+		late = ask()
+		r.status(r.roles(ann.ID, "finance"), events.StatusApplied)
+		first = "Anna"
+		byHand("finance", "user")
+		newer := ask()
+		told = append(told, tell(newer), tell(late))
+		r.agrees(ann.ID, "finance", "user")
+		if u := r.user(ann.ID); u.FirstName != "Anna" {
+			t.Errorf("an older name: %+v", u)
+		}
+		// Somebody whom Stytch has forgotten meanwhile.
+		late = ask()
+		byHand("user")
+		tell(ask())
+		late.FirstName = "Old"
+		must(t, r.stytch.DeleteUser(t.Context(), ann.ID))
+		tell(late)
+		if _, err := r.store.Get(t.Context(), user.Kind, ann.ID); !fault.Is(err, fault.NotFound) {
+			t.Errorf("the row of somebody who is gone: %v", err)
+		}
+		r.outcomes(told...)
+	})
+}
+
+// TestASyncBetweenAnAnswerAndItsCommit: what Stytch said to a role change or a creation is old once a sync has come between.
+func TestASyncBetweenAnAnswerAndItsCommit(t *testing.T) {
+	for _, action := range []string{user.ActionRoles, user.ActionCreate} {
+		t.Run(action, func(t *testing.T) {
+			t.Parallel()
+			r := sqlite(t)
+			ann := r.person("ann@example.com", "user")
+			var once atomic.Bool
+			r.start(nil, func(w *Worker) {
+				inner := w.at
+				w.at = func(at point) error {
+					if at == afterCall && once.CompareAndSwap(false, true) { // Stytch has answered
+						seen, name := r.user(ann.ID).Synced, "Newest"
+						u := need(r.stytch.UpdateUser(t.Context(), ann.ID, identity.Update{LastName: &name}))(t)
+						c := r.submit(r.principal(ann.ID), user.ActionSync, ann.ID, user.Sync{
+							Email: u.Email, FirstName: u.FirstName, LastName: u.LastName, Tenants: u.Tenants, RolesCommand: u.RolesCommand, Seen: &seen})
+						r.status(c, events.StatusApplied)
+					}
+					return inner(at)
+				}
+			})
+			c := ""
+			if action == user.ActionRoles {
+				c = r.roles(ann.ID, "manager")
+			} else {
+				c = r.submit(r.boss, user.ActionCreate, user.NewID("ann@example.com"), user.New{Email: "ann@example.com", FirstName: "Ann"})
+			}
+			r.status(c, events.StatusApplied)
+			r.outcomes(c)
+			at, u := need(r.stytch.User(t.Context(), ann.ID))(t), r.user(ann.ID)
+			if u.LastName != "Newest" || u.FirstName != at.FirstName || u.RolesCommand != at.RolesCommand {
+				t.Errorf("Stytch has %+v, the directory %+v", at, u)
+			}
+		})
+	}
 }

@@ -31,12 +31,15 @@ type job struct {
 	effect effect
 	// resource and principal are the rows that the decision was checked against.
 	resource, principal *kind.Row
-	second              *events.Decision // taken again, nil if the first one holds
-	apply               []byte           // its bytes
-	again               bool             // decide again, whatever the versions say
-	intended            bool             // this try has counted an attempt
-	gone                bool             // the command's message is not on the ledger any more
-	found               string           // the user whom a create has locked
+	// synced is what the user's row had been brought up to date by before Stytch
+	// was asked. If that has moved on when the command is done, Stytch is asked again.
+	synced   string
+	second   *events.Decision // taken again, nil if the first one holds
+	apply    []byte           // its bytes
+	again    bool             // decide again, whatever the versions say
+	intended bool             // this try has counted an attempt
+	gone     bool             // the command's message is not on the ledger any more
+	found    string           // the user whom a create has locked
 	// recorded is the outcome that the command had before the database was
 	// restored, and its bytes; nil for none.
 	recorded    *events.Outcome
@@ -166,30 +169,30 @@ func (w *Worker) perform(ctx context.Context, j *job) error {
 			return err
 		}
 	}
-	if j.q.Attempts > 0 {
-		switch done, err := j.effect.done(ctx, w, j); {
-		case err != nil:
-			return trouble(err)
-		case done: // under the decision that was noted before the attempt
-			if err := j.noted(); err != nil {
-				return err
-			}
-			return w.commit(ctx, j)
-		}
-	}
 	for range 5 {
-		if err = w.decide(ctx, j); err != nil {
-			return err
-		}
-		if err = j.effect.prepare(ctx, w, j); err != nil {
-			return trouble(err)
-		}
-		if err = w.intend(ctx, j); !errors.Is(err, errMoved) {
+		if err = w.attempt(ctx, j); !errors.Is(err, errMoved) {
 			break
 		}
 		j.again = true
 	}
-	if err != nil {
+	return err
+}
+
+// attempt decides, has the effect and records it. errMoved if what it went by has
+// moved on.
+func (w *Worker) attempt(ctx context.Context, j *job) error {
+	if j.q.Attempts > 0 {
+		if done, err := w.tried(ctx, j); done || err != nil {
+			return err
+		}
+	}
+	if err := w.decide(ctx, j); err != nil {
+		return err
+	}
+	if err := j.effect.prepare(ctx, w, j); err != nil {
+		return trouble(err)
+	}
+	if err := w.intend(ctx, j); err != nil {
 		return err
 	}
 	if err := w.at(beforeCall); err != nil {
@@ -202,6 +205,28 @@ func (w *Worker) perform(ctx context.Context, j *job) error {
 		return err
 	}
 	return w.commit(ctx, j)
+}
+
+// tried records what an earlier attempt has done, if Stytch shows it, under the
+// decision that was noted before that attempt.
+func (w *Worker) tried(ctx context.Context, j *job) (done bool, err error) {
+	if id := j.effect.user(j); id != "" {
+		row, err := w.load(ctx, id)
+		if err != nil {
+			return false, err
+		}
+		j.synced = synced(row)
+	}
+	if done, err = j.effect.done(ctx, w, j); err != nil {
+		return false, trouble(err)
+	}
+	if !done {
+		return false, nil
+	}
+	if err := j.noted(); err != nil {
+		return false, err
+	}
+	return true, w.commit(ctx, j)
 }
 
 // trouble sorts what Stytch says: what may go well later stays as it is, a
@@ -225,6 +250,7 @@ func (w *Worker) decide(ctx context.Context, j *job) (err error) {
 	if j.resource, err = w.load(ctx, c.ResourceID); err != nil {
 		return err
 	}
+	j.synced = synced(j.resource)
 	if j.principal, err = w.load(ctx, c.PrincipalID); err != nil {
 		return err
 	}
@@ -283,6 +309,14 @@ func version(row *kind.Row) int64 {
 		return 0
 	}
 	return row.Version
+}
+
+// synced is what brought a row up to date last.
+func synced(row *kind.Row) string {
+	if row == nil {
+		return ""
+	}
+	return asUser(row).Synced
 }
 
 func asUser(row *kind.Row) *user.User {
