@@ -33,14 +33,11 @@ build: ## build bin/writ and the three services
 test: build ## run every test with the race detector; WRIT_TEST_REQUIRE=all fails where a server is missing
 	@if [ -n "$(CERBOS)" ] || [ "$${WRIT_TEST_REQUIRE:-}" = all ]; then $(MAKE) --no-print-directory policy-test; \
 	else echo "policy-test: skipped, needs the Cerbos binary (WRIT_CERBOS_BIN)"; fi
-	@status=0; for module in $(MODULES); do \
-		packages=$$(cd $$module && go list ./...); \
-		[ -n "$$packages" ] || continue; \
-		echo "== $${module#$(CURDIR)/}"; \
-		parallel=$$(nproc 2>/dev/null || echo 2); \
-		if [ "$$module" = "$(CURDIR)/test" ]; then parallel=1; fi; \
-		(cd $$module && WRIT_BIN_DIR=$(CURDIR)/bin go test -race -count=1 -timeout=12m -p $$parallel ./...) || status=1; \
-	done; exit $$status
+	@status=0; parallel=$$(nproc 2>/dev/null || echo 2); \
+	go test -race -count=1 -timeout=12m -p $$parallel $(filter-out $(CURDIR)/test/...,$(PACKAGES)) || status=1; \
+	echo "== whole systems, one at a time"; \
+	WRIT_BIN_DIR=$(CURDIR)/bin go test -race -count=1 -timeout=12m -p 1 $(CURDIR)/test/... || status=1; \
+	exit $$status
 
 .PHONY: policy-test
 policy-test: ## compile the policies and run their tests
