@@ -39,8 +39,8 @@ type devCmd struct {
 	Cerbos      string `help:"embed:FOLDER, or a PDP's gRPC address." env:"WRIT_CERBOS" default:"embed:policies"`
 	LedgerSync  string `help:"When the ledger is fsynced: always, or an interval such as 1s." env:"WRIT_LEDGER_SYNC" default:"always"`
 	LedgerMax   int64  `help:"How large the ledger may grow, in bytes; 0 for no limit." env:"WRIT_LEDGER_MAX_BYTES" default:"0"`
-	MaxUpload   uint   `help:"How large the file of a video may be, in bytes." env:"WRIT_MAX_UPLOAD" default:"2147483648"`
-	ContentMax  uint   `help:"How large all files together may be, in bytes; 0 for no limit." env:"WRIT_CONTENT_MAX_BYTES" default:"0"`
+	MaxUpload   uint64 `help:"How large the file of a video may be, in bytes." env:"WRIT_MAX_UPLOAD" default:"2147483648"`
+	ContentMax  uint64 `help:"How large all files together may be, in bytes; 0 for no limit." env:"WRIT_CONTENT_MAX_BYTES" default:"0"`
 
 	AuditRetention time.Duration `help:"How long the audit log's entries are kept in Redis; 0 for ever." env:"WRIT_AUDIT_RETENTION" default:"720h"`
 	BootstrapAdmin string        `help:"The e-mail address of the first admin, who is made when they sign in and the tenant default has none." env:"WRIT_BOOTSTRAP_ADMIN"`

@@ -56,8 +56,9 @@ type Config struct {
 	// WebhooksAllowPrivate lets webhooks go to addresses that are not public, and over plain HTTP.
 	WebhooksAllowPrivate bool `env:"WRIT_WEBHOOKS_ALLOW_PRIVATE" envDefault:"false"`
 
-	MaxUpload       uint `env:"WRIT_MAX_UPLOAD" envDefault:"2147483648"` // bytes of a video's file
-	ContentMaxBytes uint `env:"WRIT_CONTENT_MAX_BYTES" envDefault:"0"`   // bytes of all files together; 0: the server's limit
+	// uint64, because env reads a uint as 32 bits.
+	MaxUpload       uint64 `env:"WRIT_MAX_UPLOAD" envDefault:"2147483648"` // bytes of a video's file
+	ContentMaxBytes uint64 `env:"WRIT_CONTENT_MAX_BYTES" envDefault:"0"`   // bytes of all files together; 0: the server's limit
 
 	// Past these a request is refused at once; 0 means no limit.
 	MaxInFlight uint `env:"WRIT_MAX_IN_FLIGHT" envDefault:"1024"` // requests

@@ -48,8 +48,8 @@ type Config struct {
 	Cerbos         string `env:"WRIT_CERBOS" envDefault:"embed:policies"`
 	PolicyRevision string `env:"WRIT_POLICY_REVISION"`
 	SealKeys       string `env:"WRIT_SEAL_KEYS,required,notEmpty"`
-	// ContentMaxBytes bounds the files of videos together; 0: the server's limit.
-	ContentMaxBytes uint `env:"WRIT_CONTENT_MAX_BYTES" envDefault:"0"`
+	// ContentMaxBytes bounds the files of videos together; 0: the server's limit. uint64, because env reads a uint as 32 bits.
+	ContentMaxBytes uint64 `env:"WRIT_CONTENT_MAX_BYTES" envDefault:"0"`
 
 	// WebhooksAllowPrivate lets webhooks go to addresses that are not public, and over plain HTTP.
 	WebhooksAllowPrivate bool `env:"WRIT_WEBHOOKS_ALLOW_PRIVATE" envDefault:"false"`
