@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/writ-project/writ/pkg/events"
@@ -164,6 +165,32 @@ func (s *Store) QueueLength(ctx context.Context) (n int, oldest time.Time, err e
 		return 0, time.Time{}, fmt.Errorf("count the queue: %w", err)
 	}
 	return n, oldest, nil
+}
+
+// Tried reads commands about users that have ended, by when, after one of them
+// and no later than until: those that needed more than one attempt, so that one
+// of these may come to its end late. At most limit of them.
+func (s *Store) Tried(ctx context.Context, after time.Time, afterID string, until time.Time, limit int) (all []Command, err error) {
+	query := "SELECT " + strings.Join(commandColumns, ", ") + ` FROM "commands" WHERE kind = 'user' AND attempts > 1 AND at >= ? AND at <= ?` +
+		" AND (at > ? OR id > ?) AND action IN ('roles', 'bootstrap', 'create') AND status IN ('applied', 'rejected', 'failed') ORDER BY at, id LIMIT ?"
+	from := kind.ToMicros(after)
+	err = s.reading(ctx, func() error {
+		all = nil
+		rows, err := s.query(ctx, s.prepared, query, from, kind.ToMicros(until), from, afterID, limit)
+		if err != nil {
+			return err
+		}
+		return each(rows, func() error {
+			var r commandRow
+			err := rows.Scan(r.dest()...)
+			all = append(all, r.command())
+			return err
+		})
+	})
+	if err != nil {
+		return nil, fmt.Errorf("load what was tried more than once: %w", err)
+	}
+	return all, nil
 }
 
 // Departed reads which of the users were deleted.

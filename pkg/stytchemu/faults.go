@@ -2,6 +2,7 @@ package stytchemu
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -18,7 +19,7 @@ import (
 // FaultKind is a way for a call to go wrong.
 type FaultKind string
 
-// The kinds of faults. Only FaultLost and FaultSlow let the call have its effect.
+// The kinds of faults. Only FaultLost, FaultLate and FaultSlow let the call have its effect.
 const (
 	FaultLimited    FaultKind = "429"  // with Retry-After
 	FaultInternal   FaultKind = "500"  // with Stytch's error body
@@ -26,6 +27,7 @@ const (
 	FaultHang       FaultKind = "hang" // no answer until the caller gives up or Delay is over, then the connection drops
 	FaultSlow       FaultKind = "slow" // the right answer after Delay
 	FaultLost       FaultKind = "lost" // done, but the connection drops before the answer
+	FaultLate       FaultKind = "late" // done after Delay, whether or not the caller has given up, then the connection drops
 )
 
 // maxFaults is how many orders may stand at once.
@@ -45,7 +47,7 @@ type Fault struct {
 	Seed        uint64
 	// RetryAfter is FaultLimited's header, in whole seconds rounded up; 1 s if 0.
 	RetryAfter time.Duration
-	// Delay is FaultSlow's wait (1 s if 0) and FaultHang's longest (30 s if 0).
+	// Delay is FaultSlow's and FaultLate's wait (1 s if 0) and FaultHang's longest (30 s if 0).
 	Delay time.Duration
 }
 
@@ -63,7 +65,7 @@ type faults struct {
 // Fail orders a fault. Orders stand in a queue: the first one that fits a call
 // hits it. Errors say what is wrong with the order.
 func (e *Emulator) Fail(f Fault) error {
-	kinds := []FaultKind{FaultLimited, FaultInternal, FaultUnreadable, FaultHang, FaultSlow, FaultLost}
+	kinds := []FaultKind{FaultLimited, FaultInternal, FaultUnreadable, FaultHang, FaultSlow, FaultLost, FaultLate}
 	switch {
 	case !slices.Contains(kinds, f.Kind):
 		return fmt.Errorf("stytchemu: no fault %q", f.Kind)
@@ -148,6 +150,12 @@ func (e *Emulator) fail(f Fault, w http.ResponseWriter, r *http.Request) {
 		if e.wait(r, orDefault(f.Delay, time.Second)) {
 			e.mux.ServeHTTP(w, r)
 		}
+	case FaultLate:
+		r = r.WithContext(context.WithoutCancel(r.Context()))
+		if e.wait(r, orDefault(f.Delay, time.Second)) {
+			e.mux.ServeHTTP(discard{http.Header{}}, r)
+		}
+		panic(http.ErrAbortHandler)
 	case FaultLost:
 		e.mux.ServeHTTP(discard{http.Header{}}, r)
 		panic(http.ErrAbortHandler)

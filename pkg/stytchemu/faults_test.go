@@ -61,6 +61,14 @@ func TestFaultKinds(t *testing.T) {
 		t.Fatalf("lost: %v", err)
 	}
 	wantError(t, create(ctx, "c@example.com"), 400, "duplicate_email")
+	p.order(t, stytchemu.Fault{Kind: stytchemu.FaultLate, Delay: 200 * time.Millisecond})
+	impatient, stop := context.WithTimeout(ctx, 20*time.Millisecond)
+	defer stop()
+	if err := create(impatient, "d@example.com"); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("late: %v", err)
+	}
+	p.order(t, stytchemu.Fault{Kind: stytchemu.FaultSlow, Delay: 500 * time.Millisecond})
+	wantError(t, create(ctx, "d@example.com"), 400, "duplicate_email")
 }
 
 func TestFaultPathsAndChance(t *testing.T) {

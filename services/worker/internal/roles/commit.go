@@ -111,7 +111,13 @@ func keepsAdmin(ctx context.Context, tx *store.Tx, j *job, rows map[string]kind.
 }
 
 // tries is how often the command has been tried, this time included.
-func (j *job) tries() int { return max(j.row.Attempts+1, j.q.Attempts) }
+func (j *job) tries() int {
+	n := j.q.Attempts
+	if !j.intended {
+		n++
+	}
+	return max(j.row.Attempts+1, n)
+}
 
 // noted takes the decision that an earlier attempt was made under.
 func (j *job) noted() error {

@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/writ-project/writ/pkg/events"
+	"github.com/writ-project/writ/pkg/fault"
 	"github.com/writ-project/writ/pkg/identity"
 	"github.com/writ-project/writ/pkg/kind"
 	"github.com/writ-project/writ/pkg/kind/contact"
@@ -360,6 +361,200 @@ func TestTwoWorkers(t *testing.T) {
 		r.agrees(ann.ID, "finance")
 		r.outcomes(old, newer)
 	})
+}
+
+// watchful looks after what may come late to Stytch.
+func watchful(w *Worker) {
+	w.timing.look = 50 * time.Millisecond
+	w.timing.ages = []time.Duration{100 * time.Millisecond, time.Second, 5 * time.Second, time.Minute}
+}
+
+// settled waits until Stytch has the memberships of a command, and nothing is under way.
+func (r *rig) settled(id, command string) {
+	r.t.Helper()
+	testkit.Eventually(r.t, soon, func() error {
+		u, err := r.stytch.User(r.t.Context(), id)
+		if err == nil && u.RolesCommand != command {
+			err = fmt.Errorf("Stytch has %q, not %q", u.RolesCommand, command)
+		}
+		return err
+	})
+	r.idle()
+}
+
+// TestWokenAndKilled: as in TestTwoWorkers, but the first one is killed before it notices that the lease is lost, so that
+// nobody tells of what it wrote.
+func TestWokenAndKilled(t *testing.T) {
+	databases(t, func(t *testing.T, r *rig) {
+		ann := r.person("ann@example.com", "user")
+		paused, wake := make(chan struct{}), make(chan struct{})
+		p := r.start(func(at point) bool { return at == afterCall }, func(w *Worker) {
+			inner := w.at
+			w.at = func(at point) error {
+				if at == beforeCall {
+					close(paused)
+					<-wake
+				}
+				return inner(at)
+			}
+			w.timing.beat, w.timing.hold = time.Hour, time.Hour // nothing of a paused process runs
+		})
+		old := r.roles(ann.ID, "manager")
+		<-paused
+		r.start(nil, watchful)
+		r.status(old, events.StatusApplied)
+		newer := r.roles(ann.ID, "finance")
+		r.status(newer, events.StatusApplied)
+		r.settled(ann.ID, newer)
+		before := r.puts.Load()
+		close(wake)
+		<-p.died // after its write
+		testkit.Eventually(t, soon, func() error {
+			if n := r.puts.Load() - before; n < 2 {
+				return fmt.Errorf("%d writes", n)
+			}
+			return nil
+		})
+		r.settled(ann.ID, newer)
+		r.agrees(ann.ID, "finance")
+		r.outcomes(old, newer)
+	})
+}
+
+// TestAWriteThatStytchDoesLate: an attempt that was broken off is done at Stytch after the commands that followed. It is
+// undone, also where its own command failed in the end.
+func TestAWriteThatStytchDoesLate(t *testing.T) {
+	for _, ending := range []string{"applied", "failed"} {
+		t.Run(ending, func(t *testing.T) {
+			t.Parallel()
+			r := sqlite(t)
+			ann := r.person("ann@example.com", "user")
+			p := r.start(nil)
+			must(t, r.emulator.Fail(stytchemu.Fault{Kind: stytchemu.FaultLate, Path: "/v1/users/" + ann.ID, Delay: 6 * time.Second}))
+			puts := r.puts.Load()
+			old := r.roles(ann.ID, "manager")
+			testkit.Eventually(t, soon, func() error { // it is under way
+				if n := len(r.emulator.Faults()); n > 0 {
+					return fmt.Errorf("%d faults stand", n)
+				}
+				return nil
+			})
+			p.end() // which breaks it off after a second
+			want := []string{"finance"}
+			if ending == "failed" {
+				want = []string{"user"}
+				r.forget()
+			}
+			r.start(nil, watchful)
+			newest := ""
+			if ending == "applied" {
+				r.status(old, events.StatusApplied)
+				newest = r.roles(ann.ID, "finance")
+				r.status(newest, events.StatusApplied)
+			} else {
+				r.status(old, events.StatusFailed)
+			}
+			r.settled(ann.ID, newest)
+			testkit.Eventually(t, soon, func() error { // the late write, and the one that undoes it
+				if n := r.puts.Load() - puts; n < 2 || n < 4 && ending == "applied" {
+					return fmt.Errorf("%d writes", n)
+				}
+				return nil
+			})
+			r.settled(ann.ID, newest)
+			r.agrees(ann.ID, want...)
+			r.outcomes(old)
+		})
+	}
+}
+
+// deaf is a Stytch that does not answer about some users.
+type deaf struct {
+	Stytch
+	mu sync.Mutex
+	to map[string]bool
+}
+
+func (d *deaf) UpdateUser(ctx context.Context, id string, up identity.Update) (identity.User, error) {
+	d.mu.Lock()
+	no := d.to[id]
+	d.mu.Unlock()
+	if no {
+		return identity.User{}, fault.Unreachable("stytch", fmt.Errorf("no answer about %s", id))
+	}
+	return d.Stytch.UpdateUser(ctx, id, up)
+}
+
+// TestMoreLanesThanAreLookedAt: users of whom Stytch does not hear, more than are looked at, do not keep the others
+// waiting; what is kept of them is bounded, and beyond that they wait, and nothing is lost.
+func TestMoreLanesThanAreLookedAt(t *testing.T) {
+	databases(t, func(t *testing.T, r *rig) {
+		const looked, kept = 4, 8
+		var stuck, free []string
+		d := &deaf{to: map[string]bool{}}
+		for i := range kept {
+			id := r.person(fmt.Sprintf("stuck%d@example.com", i), "user").ID
+			if i >= looked { // not yet
+				free = append(free, id)
+				continue
+			}
+			d.to[id] = true
+			stuck = append(stuck, r.roles(id, "manager"))
+		}
+		for _, c := range stuck {
+			r.queued(c)
+		}
+		r.start(nil, func(w *Worker) {
+			d.Stytch, w.Stytch = w.Stytch, d
+			w.looked, w.kept = looked, kept
+		})
+		var others []string
+		for i := range 20 {
+			others = append(others, r.roles(r.person(fmt.Sprintf("p%d@example.com", i), "user").ID, "manager"))
+		}
+		for _, c := range others { // there are as many stuck ones as are looked at
+			r.status(c, events.StatusApplied)
+		}
+		// As many as are kept: who comes now waits until one of them is heard.
+		d.mu.Lock()
+		for _, id := range free {
+			d.to[id] = true
+		}
+		d.mu.Unlock()
+		for _, id := range free {
+			stuck = append(stuck, r.roles(id, "manager"))
+		}
+		for _, c := range stuck {
+			testkit.Eventually(t, soon, func() error {
+				row, err := r.store.Command(t.Context(), c)
+				if err == nil && row.Attempts < stuckAfter+1 {
+					err = fmt.Errorf("%d attempts", row.Attempts)
+				}
+				return err
+			})
+		}
+		last := r.roles(r.person("last@example.com", "user").ID, "manager")
+		r.queued(last)
+		d.mu.Lock()
+		d.to = map[string]bool{}
+		d.mu.Unlock()
+		all := append(append(stuck, others...), last)
+		for c, o := range r.outcomes(all...) {
+			if o.Status != events.StatusApplied {
+				t.Errorf("%s: %+v", c, o)
+			}
+		}
+	})
+}
+
+// queued waits until a command is on the queue, and gives its row.
+func (r *rig) queued(command string) (row store.Command) {
+	r.t.Helper()
+	testkit.Eventually(r.t, soon, func() (err error) {
+		row, err = r.store.Command(r.t.Context(), command)
+		return err
+	})
+	return row
 }
 
 // TestBootstrap: the first admin is the first one only.

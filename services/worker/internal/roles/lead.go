@@ -3,6 +3,7 @@ package roles
 import (
 	"context"
 	"errors"
+	"maps"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -86,7 +87,7 @@ func (w *Worker) schedule(ctx, held context.Context, lose context.CancelCauseFun
 	for {
 		ending := stopping == nil || held.Err() != nil || died != nil
 		if look && !ending {
-			heads, err := w.heads(held)
+			heads, err := w.heads(held, lanes)
 			if err != nil {
 				w.Log.WarnContext(ctx, "cannot read the queue", "error", err)
 			}
@@ -135,6 +136,7 @@ func (w *Worker) schedule(ctx, held context.Context, lose context.CancelCauseFun
 				}
 				if until := time.Now().Add(asked); until.After(pause) {
 					pause = until
+					w.quiet.Store(until.UnixNano())
 				}
 				w.Log.WarnContext(ctx, "a command for Stytch waits", "user", e.name, "failures", la.failures, "wait", wait, "error", e.err)
 			}
@@ -152,10 +154,26 @@ func (w *Worker) schedule(ctx, held context.Context, lose context.CancelCauseFun
 	}
 }
 
-func (w *Worker) heads(ctx context.Context) ([]store.Queued, error) {
+// heads reads the first commands of the lanes that are looked at, and forgets
+// others where too many are kept: they begin anew when it is their turn.
+func (w *Worker) heads(ctx context.Context, lanes map[string]*lane) ([]store.Queued, error) {
 	ctx, cancel := context.WithTimeout(ctx, readLimit)
 	defer cancel()
-	return w.Store.Heads(ctx, maxLanes)
+	limit := w.looked
+	for _, la := range lanes {
+		if !la.busy && la.failures >= stuckAfter {
+			limit++
+		}
+	}
+	heads, err := w.Store.Heads(ctx, min(limit, w.kept))
+	if err == nil && len(lanes) > w.kept {
+		near := map[string]bool{}
+		for _, q := range heads {
+			near[q.Lane] = true
+		}
+		maps.DeleteFunc(lanes, func(name string, la *lane) bool { return !la.busy && !near[name] })
+	}
+	return heads, err
 }
 
 // due is how long until a lane may be tried again, or the queue is looked at.

@@ -88,18 +88,31 @@ func (w *Worker) putBack(ctx context.Context, j *job) {
 	}
 }
 
+// userOf gives whom a command was about, "" for nobody: a create that made none.
+func userOf(c store.Command) (string, error) {
+	switch {
+	case c.Action != user.ActionCreate:
+		return c.ResourceID, nil
+	case len(c.Result) == 0:
+		return "", nil
+	}
+	var made user.User
+	if err := json.Unmarshal(c.Result, &made); err != nil {
+		return "", fmt.Errorf("read the result of command %s: %w", c.ID, err)
+	}
+	return made.ID, nil
+}
+
 // repair writes the directory's memberships to Stytch again.
 func (w *Worker) repair(ctx context.Context, j *job) error {
-	id := j.row.ResourceID
+	id, err := userOf(j.row)
+	if err != nil || id == "" {
+		return err
+	}
 	switch j.row.Action {
 	case user.ActionDelete, user.ActionSync: // which has told Stytch nothing
 		return nil
 	case user.ActionCreate:
-		var made user.User
-		if err := json.Unmarshal(j.row.Result, &made); err != nil || made.ID == "" {
-			return nil // nobody was made
-		}
-		id = made.ID
 		if !w.lock(id) {
 			return errBusy
 		}

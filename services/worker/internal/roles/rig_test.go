@@ -43,7 +43,7 @@ const (
 // hurried is timing for tests: an hour's outage takes a second.
 var hurried = timing{
 	beat: 50 * time.Millisecond, hold: 400 * time.Millisecond, lapse: 800 * time.Millisecond, poll: 50 * time.Millisecond,
-	first: 20 * time.Millisecond, most: 200 * time.Millisecond, grace: time.Second,
+	first: 20 * time.Millisecond, most: 200 * time.Millisecond, grace: time.Second, look: time.Hour,
 }
 
 // rig is a ledger, a database, policies and a Stytch; workers are started on it
@@ -60,7 +60,7 @@ type rig struct {
 	stytch   *identity.Client
 	base     string
 	calls    atomic.Int64 // to Stytch
-	puts     atomic.Int64 // of them, changes that were answered
+	puts     atomic.Int64 // of them, changes that have ended
 	stopLoop func()
 	boss     events.Principal
 }
@@ -87,10 +87,12 @@ func newRig(t *testing.T, databaseURL string) *rig {
 	r.emulator = need(stytchemu.New(stytchemu.Config{ProjectID: project, Secret: secret}))(t)
 	server := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, req *http.Request) {
 		r.calls.Add(1)
+		defer func() {
+			if req.Method == http.MethodPut {
+				r.puts.Add(1)
+			}
+		}()
 		r.emulator.ServeHTTP(rw, req)
-		if req.Method == http.MethodPut {
-			r.puts.Add(1)
-		}
 	}))
 	r.base = server.URL
 	r.stytch = r.identity()

@@ -20,6 +20,7 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -43,8 +44,14 @@ type Stytch interface {
 
 // Limits of the work under way.
 const (
-	maxBusy  = 16   // commands tried at the same moment
-	maxLanes = 1024 // lanes that are looked at: those that have waited longest
+	maxBusy = 16 // commands tried at the same moment
+	// maxLanes is how many lanes are looked at, those that have waited longest. One
+	// that has failed stuckAfter times in a row is looked at on top of these, so that
+	// some users of whom Stytch will not hear do not keep everybody else waiting; up to
+	// maxKept in all, which bounds the memory. The others wait in SQL.
+	maxLanes   = 1024
+	maxKept    = 8 * maxLanes
+	stuckAfter = 6
 	// tryTimeout bounds one try; each call to Stytch has a shorter one.
 	tryTimeout = 30 * time.Second
 	readLimit  = 5 * time.Second
@@ -59,11 +66,16 @@ type timing struct {
 	first time.Duration // the wait after the first failure; each next one is twice as long
 	most  time.Duration // and the longest
 	grace time.Duration // what a stop leaves to those under way
+	// ages are when, after its end, it is looked whether an attempt at a command came
+	// late to Stytch, and look how often there is something to look after.
+	ages []time.Duration
+	look time.Duration
 }
 
 var standard = timing{
 	beat: 500 * time.Millisecond, hold: 2 * time.Second, lapse: 4 * time.Second, poll: time.Second,
 	first: 500 * time.Millisecond, most: time.Minute, grace: 4 * time.Second,
+	ages: []time.Duration{10 * time.Second, time.Minute, 10 * time.Minute, time.Hour}, look: 5 * time.Second,
 }
 
 // lease is the name of the right to work on the queue.
@@ -100,6 +112,8 @@ type Worker struct {
 	timing  timing
 	holder  string
 	wake    chan struct{}
+	// looked and kept are maxLanes and maxKept.
+	looked, kept int
 
 	// edge is the end of the ledger when this process looked first. A command up
 	// to there that is not done in SQL may have its outcome on the ledger, if the
@@ -111,6 +125,9 @@ type Worker struct {
 
 	mu    sync.Mutex
 	users map[string]bool // whose command, or whom a create has found, is being tried
+
+	// quiet is until when Stytch asked for quiet, in nanoseconds since 1970.
+	quiet atomic.Int64
 
 	// at is called at the points between which a process can die.
 	at func(point) error
@@ -128,6 +145,7 @@ func New(cfg Config) (*Worker, error) {
 	}
 	return &Worker{
 		Config: cfg, metrics: m, timing: standard, holder: id.String(), wake: make(chan struct{}, 1),
+		looked: maxLanes, kept: maxKept,
 		users: map[string]bool{}, at: func(point) error { return nil },
 	}, nil
 }
@@ -141,6 +159,11 @@ func (w *Worker) Run(ctx context.Context) error {
 	} else {
 		w.Log.DebugContext(ctx, "nobody will tell of queued commands, they will be looked for", "error", err)
 	}
+	looking, enough := context.WithCancel(ctx)
+	var looks sync.WaitGroup
+	looks.Go(func() { w.verify(looking) })
+	defer looks.Wait()
+	defer enough()
 	for ctx.Err() == nil {
 		wait, err := w.turn(ctx)
 		if errors.Is(err, errDied) {
