@@ -37,12 +37,12 @@ func (c *counter) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Proc
 }
 
 // TestRareFilterIsSearchedInBoundedSteps looks for three decisions among
-// 300,000: no request takes more than its share of Redis, time or memory, and
-// all together find all of them.
+// 60,000: no request takes more than its share of Redis or memory, and all together
+// find all of them. How long one may look is TestSearchEndsInTime's.
 func TestRareFilterIsSearchedInBoundedSteps(t *testing.T) {
-	const n = 300_000
-	r := newRig(t, func(r *rig) { r.limits.search = time.Minute }) // entries bound it, so that the count is exact
-	wanted := map[int]bool{7: true, 123_456: true, n - 1: true}
+	const n = 60_000
+	r := newRig(t, func(r *rig) { r.limits.search, r.limits.entries = time.Minute, 16*audit.MaxRange }) // entries bound it, so that the count is exact
+	wanted := map[int]bool{7: true, 23_456: true, n - 1: true}
 	r.fill(n, func(i int) *events.Decision {
 		d := made(nil)
 		if wanted[i] {
@@ -78,13 +78,10 @@ func TestRareFilterIsSearchedInBoundedSteps(t *testing.T) {
 	for _, order := range []string{"newest", "oldest"} {
 		var found []int64
 		requests, looked, cursor := 0, 0, ""
-		var slowest time.Duration
 		for {
 			c.commands.Store(0)
 			c.steps.Store(0)
-			began := time.Now()
 			p := r.list(token, "resource=the-needle&order="+order+cursor)
-			slowest = max(slowest, time.Since(began))
 			requests, looked = requests+1, looked+p.Searched.Searched
 			if steps := c.steps.Load(); steps > int64(r.limits.entries/audit.MaxRange) || c.commands.Load() > 3*steps+2 {
 				t.Fatalf("one request asked Redis %d times in %d steps", c.commands.Load(), steps)
@@ -100,13 +97,9 @@ func TestRareFilterIsSearchedInBoundedSteps(t *testing.T) {
 			}
 			cursor = "&cursor=" + p.NextCursor
 		}
-		if looked != n || len(found) != 3 || requests < n/r.limits.entries {
+		if looked != n || len(found) != 3 || requests <= n/r.limits.entries {
 			t.Errorf("%s: found %v in %d entries, %d requests", order, found, looked, requests)
 		}
-		if slowest > requestTimeout/2 {
-			t.Errorf("one request took %s", slowest)
-		}
-		t.Logf("%s: %d requests, the slowest took %s", order, requests, slowest)
 	}
 	stop()
 	watcher.Wait()

@@ -170,9 +170,9 @@ func TestStreamCutOffAHundredTimes(t *testing.T) {
 func TestStreamOfASlowReaderIsCutOffAndResumed(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, func(r *rig) { r.limits.write = 200 * time.Millisecond })
-	const n = 30_000 // more than all buffers on the way hold
+	const n = 8_000 // more than all buffers on the way hold
 	r.fill(n, func(i int) *events.Decision {
-		return made(func(d *events.Decision) { d.Policy.Reason = strings.Repeat("x", 1000) })
+		return made(func(d *events.Decision) { d.Policy.Reason = strings.Repeat("x", 4000) })
 	})
 	_, token := r.person("olive", in(user.DefaultTenant, "auditor"))
 	got, streams := 0, 0
