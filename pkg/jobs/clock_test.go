@@ -7,6 +7,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/writ-project/writ/pkg/events"
 	"github.com/writ-project/writ/pkg/testkit"
 )
 
@@ -17,7 +18,11 @@ func TestWrongClockStopsNoQueue(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(nc.Close)
-	c, err := Open(t.Context(), nc, Config{})
+	keys, err := events.ParseKeyring(events.GenerateKey("test"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := Open(t.Context(), nc, Config{Keys: keys})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -48,17 +48,15 @@ func (c *Client) find(ctx context.Context, id string) (*Job, error) {
 		return nil, err
 	}
 	for _, r := range records {
-		if j, err := decode(r.data, r.sequence); err == nil {
-			found = j
-		}
+		found = c.states.decode(r)
 	}
 	messages, _, err := c.read(ctx, events.JobSubject("*", id), all, most)
 	if err != nil {
 		return nil, err
 	}
 	for _, r := range messages {
-		m, ok := parse(r.data)
-		if !ok || found != nil && found.Sequence >= r.sequence {
+		m, err := c.parse(r.subject, r.header, r.data)
+		if err != nil || found != nil && found.Sequence >= r.sequence {
 			continue
 		}
 		revision := uint64(0)
@@ -68,7 +66,7 @@ func (c *Client) find(ctx context.Context, id string) (*Job, error) {
 		found = m.job(r.sequence)
 		found.revision = revision
 	}
-	if found == nil {
+	if found == nil || found.Status == "" {
 		return nil, fault.Missing("job", id)
 	}
 	return found, nil

@@ -92,7 +92,7 @@ func (c *Client) publish(ctx context.Context, m message, replaced uint64) (seque
 	}
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	msg := &nats.Msg{Subject: events.JobSubject(m.Queue, m.ID), Data: data, Header: nats.Header{}}
+	msg := c.cfg.seal(events.JobSubject(m.Queue, m.ID), data)
 	telemetry.Inject(ctx, msg.Header)
 	ack, err := c.js.PublishMsg(ctx, msg, jetstream.WithExpectLastSequencePerSubject(replaced))
 	switch {
@@ -126,7 +126,17 @@ func (m message) job(sequence uint64) *Job {
 	}
 }
 
-// parse reads a message of JOBS.
-func parse(data []byte) (m message, ok bool) {
-	return m, json.Unmarshal(data, &m) == nil
+// parse reads a message of JOBS. An error says that it is no job: events.ErrSeal,
+// that it is not believed.
+func (c *Client) parse(subject string, header nats.Header, data []byte) (m message, err error) {
+	if err := c.cfg.verify(subject, header, data); err != nil {
+		return m, err
+	}
+	if err := json.Unmarshal(data, &m); err != nil {
+		return m, fmt.Errorf("read a job: %w", err)
+	}
+	if subject != events.JobSubject(m.Queue, m.ID) {
+		return m, fmt.Errorf("read a job: it is job %s of queue %s", m.ID, m.Queue)
+	}
+	return m, nil
 }

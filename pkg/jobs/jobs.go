@@ -8,7 +8,7 @@
 // last, so a worker that dies leaves a message that is delivered again. What is
 // known of it beside (attempts, the last error, when it runs next) is a record
 // on JOB_STATES that is written by compare and set before and after each
-// attempt. Handlers must be idempotent: a worker that dies after the work and
+// attempt. Both are sealed. Handlers must be idempotent: a worker that dies after the work and
 // before the record does it once more elsewhere.
 //
 // A handler is a function and one line:
@@ -33,6 +33,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	nooptrace "go.opentelemetry.io/otel/trace/noop"
 
+	"github.com/writ-project/writ/pkg/events"
 	"github.com/writ-project/writ/pkg/fault"
 	"github.com/writ-project/writ/pkg/ledger"
 )
@@ -140,6 +141,8 @@ func (q Queue) withDefaults() Queue {
 
 // Config is what a Client works with.
 type Config struct {
+	// Keys seal jobs and their records; others are not believed.
+	Keys *events.Keyring
 	// Replicas of each stream: 1 or 3.
 	Replicas int
 	// MaxBytes bounds all jobs that wait or run together, in bytes; 0 means 128 MiB.
@@ -191,11 +194,14 @@ func Open(ctx context.Context, nc *nats.Conn, cfg Config) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open JetStream: %w", err)
 	}
+	if cfg.Keys == nil {
+		return nil, errors.New("jobs: there are no keys to seal them with")
+	}
 	c := &Client{js: js, cfg: cfg, queues: map[string]*registered{}}
 	if c.stream, c.states.stream, err = ensure(ctx, js, cfg); err != nil {
 		return nil, fault.Unreachable(Dependency, err)
 	}
-	c.states.js = js
+	c.states.js, c.states.cfg = js, &c.cfg
 	c.metrics, err = newMetrics(cfg.Meter, c)
 	return c, err
 }

@@ -168,9 +168,9 @@ func (p *page) down(ctx context.Context, stream jetstream.Stream, before uint64,
 // untried adds the job of a message if no worker has seen it yet: then the
 // message is all that tells of it.
 func (p *page) untried(ctx context.Context, m stored) error {
-	j, ok := parse(m.data)
-	if !ok || p.Tenant != "" && j.Tenant != p.Tenant {
-		return nil
+	j, err := p.parse(m.subject, m.header, m.data)
+	if err != nil || p.Tenant != "" && j.Tenant != p.Tenant {
+		return nil // what is not believed is shown by nobody
 	}
 	p.looked++
 	known, err := p.states.get(ctx, j.Queue, j.ID)
@@ -182,9 +182,9 @@ func (p *page) untried(ctx context.Context, m stored) error {
 
 // known adds the job of a record, unless it was enqueued again since.
 func (p *page) known(ctx context.Context, m stored) error {
-	j, err := decode(m.data, m.sequence)
-	if err != nil || p.Tenant != "" && j.Tenant != p.Tenant || !p.wants(j.Status) {
-		return nil // what cannot be read is shown by nobody
+	j := p.states.decode(m)
+	if j.Status == "" || p.Tenant != "" && j.Tenant != p.Tenant || !p.wants(j.Status) {
+		return nil
 	}
 	p.looked++
 	if j.Status.Final() || j.Status == Retrying {

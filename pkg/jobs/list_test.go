@@ -137,7 +137,7 @@ func TestAPageReadsWhatItNeeds(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := js.PublishAsync("writ.jobstate.q."+id, data); err != nil {
+		if _, err := js.PublishMsgAsync(sealed("writ.jobstate.q."+id, data)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -158,7 +158,7 @@ func TestAPageReadsWhatItNeeds(t *testing.T) {
 	}
 	settled()
 	client := r.connect()
-	c, err = jobs.Open(t.Context(), client, jobs.Config{})
+	c, err = jobs.Open(t.Context(), client, jobs.Config{Keys: keys})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -15,6 +15,8 @@ import (
 
 // stored is a message as it stands on one of the streams.
 type stored struct {
+	subject  string
+	header   nats.Header
 	data     []byte
 	sequence uint64
 }
@@ -64,7 +66,7 @@ func (s states) read(ctx context.Context, subject string, in span, most int) (fo
 		if meta.Sequence.Stream > in.hi {
 			return found, true, nil
 		}
-		found = append(found, stored{m.Data(), meta.Sequence.Stream})
+		found = append(found, stored{m.Subject(), m.Headers(), m.Data(), meta.Sequence.Stream})
 		if meta.NumPending == 0 {
 			return found, true, nil
 		}
@@ -97,7 +99,7 @@ func (c *Client) read(ctx context.Context, subject string, in span, most int) (f
 		case m.Sequence > in.hi:
 			return found, true, nil
 		}
-		found = append(found, stored{m.Data, m.Sequence})
+		found = append(found, stored{m.Subject, m.Header, m.Data, m.Sequence})
 		// The server leaves out what does not fit and says how much that is.
 		all = m.Header.Get("Nats-Num-Pending") == "0"
 	}

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/writ-project/writ/pkg/events"
 	"github.com/writ-project/writ/pkg/jobs"
 	"github.com/writ-project/writ/pkg/ledger"
 	"github.com/writ-project/writ/pkg/testkit"
@@ -41,7 +42,7 @@ func killable(url, log string) error {
 	if err != nil {
 		return err
 	}
-	c, err := jobs.Open(context.Background(), nc, jobs.Config{Bury: led.Bury})
+	c, err := jobs.Open(context.Background(), nc, jobs.Config{Keys: keys, Bury: led.Bury})
 	if err != nil {
 		return err
 	}
@@ -57,6 +58,15 @@ func killable(url, log string) error {
 	})
 	return c.Run(context.Background())
 }
+
+// keys are the same in the test and in the workers that it kills.
+var keys = func() *events.Keyring {
+	k, err := events.ParseKeyring("test:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8")
+	if err != nil {
+		panic(err)
+	}
+	return k
+}()
 
 type rig struct {
 	t   *testing.T
@@ -93,7 +103,7 @@ func (r *rig) client() *jobs.Client { return r.sized(0) }
 // sized is a client where all jobs together have so many bytes.
 func (r *rig) sized(maxBytes int64) *jobs.Client {
 	r.t.Helper()
-	c, err := jobs.Open(r.t.Context(), r.connect(), jobs.Config{Bury: r.led.Bury, MaxBytes: maxBytes})
+	c, err := jobs.Open(r.t.Context(), r.connect(), jobs.Config{Keys: keys, Bury: r.led.Bury, MaxBytes: maxBytes})
 	if err != nil {
 		r.t.Fatal(err)
 	}

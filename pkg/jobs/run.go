@@ -2,7 +2,6 @@ package jobs
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"sync"
@@ -143,9 +142,9 @@ func (w *worker) deliver(ctx context.Context, msg jetstream.Msg) {
 		return
 	}
 	sequence := meta.Sequence.Stream
-	var m message
-	if err := json.Unmarshal(msg.Data(), &m); err != nil || m.Queue != w.q.Name {
-		w.refuse(ctx, msg, sequence, int(meta.NumDelivered), errors.Join(errors.New("this is no job of the queue"), err))
+	m, err := w.parse(msg.Subject(), msg.Headers(), msg.Data())
+	if err != nil {
+		w.refuse(ctx, msg, sequence, int(meta.NumDelivered), err)
 		return
 	}
 	j, err := w.states.get(ctx, m.Queue, m.ID)
@@ -187,7 +186,12 @@ func (w *worker) record(ctx context.Context, j *Job) {
 
 // refuse buries what is no job.
 func (w *worker) refuse(ctx context.Context, msg jetstream.Msg, sequence uint64, deliveries int, cause error) {
-	if err := w.bury(ctx, msg, sequence, deliveries, "malformed", cause); err != nil {
+	code := "malformed"
+	if errors.Is(cause, events.ErrSeal) {
+		code = "bad-seal"
+	}
+	w.cfg.Log.ErrorContext(ctx, "a job is refused", "queue", w.q.Name, "sequence", sequence, "code", code, "error", cause)
+	if err := w.bury(ctx, msg, sequence, deliveries, code, cause); err != nil {
 		w.later(msg, time.Second)
 		return
 	}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/writ-project/writ/pkg/fault"
@@ -17,6 +16,7 @@ import (
 type states struct {
 	js     jetstream.JetStream
 	stream jetstream.Stream
+	cfg    *Config
 }
 
 // errChanged means that the record is no longer the one that was read.
@@ -24,7 +24,8 @@ var errChanged = errors.New("the job's record has changed meanwhile")
 
 func stateSubject(queue, id string) string { return prefixState + queue + "." + id }
 
-// get reads a record; nil when there is none.
+// get reads a record; nil when there is none. One that is not believed is as none:
+// a job without a status, and with the revision that is to be written over.
 func (s states) get(ctx context.Context, queue, id string) (*Job, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -35,16 +36,17 @@ func (s states) get(ctx context.Context, queue, id string) (*Job, error) {
 	if err != nil {
 		return nil, fault.Unreachable(Dependency, err)
 	}
-	return decode(m.Data, m.Sequence)
+	return s.decode(stored{m.Subject, m.Header, m.Data, m.Sequence}), nil
 }
 
-func decode(data []byte, revision uint64) (*Job, error) {
-	var j Job
-	if err := json.Unmarshal(data, &j); err != nil {
-		return nil, fault.New(fault.Internal, "job-record", "read a job's record: %v", err)
+// decode reads a record.
+func (s states) decode(m stored) *Job {
+	j := &Job{}
+	if s.cfg.verify(m.subject, m.header, m.data) != nil || json.Unmarshal(m.data, j) != nil {
+		j = &Job{}
 	}
-	j.revision = revision
-	return &j, nil
+	j.revision = m.sequence
+	return j
 }
 
 // put writes j over the record that it was read from and makes j the one that
@@ -73,7 +75,7 @@ func (s states) set(ctx context.Context, subject string, data []byte, revision u
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	opts = append(opts, jetstream.WithExpectLastSequencePerSubject(revision))
-	ack, err := s.js.PublishMsg(ctx, &nats.Msg{Subject: subject, Data: data, Header: nats.Header{}}, opts...)
+	ack, err := s.js.PublishMsg(ctx, s.cfg.seal(subject, data), opts...)
 	if wrongLast(err) {
 		return 0, errChanged
 	}

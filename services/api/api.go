@@ -137,7 +137,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	if err != nil {
 		return err
 	}
-	background, err := jobs.Open(ctx, nc, jobs.Config{Replicas: cfg.LedgerReplicas})
+	background, err := jobs.Open(ctx, nc, jobs.Config{Keys: keys, Replicas: cfg.LedgerReplicas})
 	if err != nil {
 		return err
 	}

@@ -141,7 +141,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	if err != nil {
 		return err
 	}
-	background, err := jobs.Open(ctx, nc, jobs.Config{Replicas: cfg.LedgerReplicas, Bury: led.Bury, Log: cfg.Log, Meter: tel.Meter(), Tracer: tel.Tracer()})
+	background, err := jobs.Open(ctx, nc, jobs.Config{Keys: keys, Replicas: cfg.LedgerReplicas, Bury: led.Bury, Log: cfg.Log, Meter: tel.Meter(), Tracer: tel.Tracer()})
 	if err != nil {
 		return err
 	}

@@ -50,7 +50,7 @@ func newStudio(t *testing.T, options ...option) *studio {
 	t.Cleanup(nc.Close)
 	s := &studio{rig: r}
 	s.files = need(content.Open(t.Context(), nc, content.Config{}))(t)
-	s.jobs = need(jobs.Open(t.Context(), nc, jobs.Config{}))(t)
+	s.jobs = need(jobs.Open(t.Context(), nc, jobs.Config{Keys: r.keys}))(t)
 	srv, h, err := New(Config{
 		Ledger: r.connect(r.nats), Store: r.store, Authz: r.authz, Identity: r.id, Keys: r.keys, Kinds: kinds.All,
 		Health: health.New(), Telemetry: r.tel, Log: slog.New(slog.DiscardHandler), Version: "test", OwnURL: "http://localhost",

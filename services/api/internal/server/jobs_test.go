@@ -24,7 +24,7 @@ func TestAdminsLookAfterJobs(t *testing.T) {
 	_, token := s.person("sam", "user")
 	nc := need(ledger.Connect(s.direct, "worker"))(t)
 	t.Cleanup(nc.Close)
-	worker := need(jobs.Open(t.Context(), nc, jobs.Config{Bury: s.ledger.Bury}))(t)
+	worker := need(jobs.Open(t.Context(), nc, jobs.Config{Keys: s.keys, Bury: s.ledger.Bury}))(t)
 	jobs.Handle(worker, jobs.Queue{Name: "q", Attempts: 1}, func(_ context.Context, _ jobs.Job, what string) error {
 		if what == "fail" {
 			return errors.New("no luck")

@@ -86,16 +86,18 @@ func (v *Videos) Run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// begin makes sure that the recurring sweep is there.
+// begin makes sure that the recurring sweep is there, now and then: its job may
+// be cancelled, or be refused when the key that it was sealed with is gone.
 func (v *Videos) begin(ctx context.Context) error {
-	for wait := time.Second; ctx.Err() == nil; wait = min(2*wait, time.Minute) {
+	for wait := time.Second; ctx.Err() == nil; {
 		_, _, err := v.Jobs.Enqueue(ctx, jobs.Spec{
 			Queue: QueueContent, Key: "sweep", Tenant: user.DefaultTenant, Payload: subject{}, NotBefore: time.Now().Add(sweepFirst),
 		})
-		if err == nil {
-			return nil
+		pause := sweepEvery
+		if err != nil {
+			pause, wait = wait, min(2*wait, time.Minute)
 		}
-		timer := time.NewTimer(wait)
+		timer := time.NewTimer(pause)
 		select {
 		case <-timer.C:
 		case <-ctx.Done():

@@ -55,6 +55,9 @@ func (w *Webhooks) deliver(ctx context.Context, j jobs.Job, s subject) error {
 	if err == nil {
 		err = e.Verify(w.Keys, r.Subject)
 	}
+	if err == nil && tenantOf(e) != hook.Tenant {
+		err = errors.New("it is another tenant's")
+	}
 	if err != nil {
 		return jobs.Cancel(fmt.Errorf("event %d is not believed: %w", s.Sequence, err))
 	}

@@ -48,7 +48,7 @@ func newRig(t *testing.T, schedule ...time.Duration) *rig {
 	t.Cleanup(nc.Close)
 	led := need(ledger.Open(ctx, nc, ledger.Config{}))(t)
 	t.Cleanup(func() { _ = led.Close(context.Background()) })
-	background := need(jobs.Open(ctx, nc, jobs.Config{Bury: led.Bury}))(t)
+	background := need(jobs.Open(ctx, nc, jobs.Config{Keys: keys, Bury: led.Bury}))(t)
 	r.Webhooks = New(Config{
 		Ledger: led, Store: r.store, Authz: az, Keys: keys, Jobs: background, Log: slog.New(slog.DiscardHandler), AllowPrivate: true,
 		Schedule: schedule, Refresh: 50 * time.Millisecond,
