@@ -3,11 +3,15 @@ package server
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
+	"slices"
 
 	"github.com/danielgtaylor/huma/v2"
 
+	"github.com/writ-project/writ/pkg/authz"
 	"github.com/writ-project/writ/pkg/events"
 	"github.com/writ-project/writ/pkg/fault"
 	"github.com/writ-project/writ/pkg/gate"
@@ -23,6 +27,9 @@ const (
 	accountTail      = 4096 // messages of the ledger that are looked at for them
 	accountReaders   = 4    // that look at a time; others wait
 )
+
+// nobodyElse owns the resource that stands for everybody else's.
+const nobodyElse = "somebody-else"
 
 type accountOutput struct{ Body signin.Account }
 
@@ -107,29 +114,36 @@ func (s *Server) account(ctx context.Context, c *gate.Caller) (*signin.Account, 
 func (s *Server) accountKind(ctx context.Context, c *gate.Caller, d *kind.Definition) (signin.AccountKind, []*events.Decision, error) {
 	out := signin.AccountKind{Kind: d.Name}
 	var decisions []*events.Decision
+	var exchanges []signin.AccountCerbos // of the action at hand
 	ask := func(action string, attr map[string]any) (string, error) {
 		p, err := s.planWith(ctx, c, d, action, attr)
 		if err != nil {
 			return "", err
 		}
 		decision, err := planDecision(ctx, c, d, p)
+		if err != nil {
+			return "", err
+		}
 		decisions = append(decisions, decision)
-		return p.Extent(), err
+		exchanges = append(exchanges, exchange(decision))
+		return p.Extent(), nil
 	}
 	for _, action := range append([]string{kind.ActionCreate, kind.ActionRead, kind.ActionList, kind.ActionUpdate, kind.ActionDelete}, d.Actions()...) {
 		a := signin.AccountAction{Action: action}
+		exchanges = nil
 		var err error
 		if a.Extent, err = ask(action, nil); err != nil {
 			return out, nil, err
 		}
 		if a.Extent == "conditional" {
 			if a.Own, err = ask(action, map[string]any{"owner_id": c.ID}); err == nil {
-				a.Others, err = ask(action, map[string]any{"owner_id": "somebody-else"})
+				a.Others, err = ask(action, map[string]any{"owner_id": nobodyElse})
 			}
 			if err != nil {
 				return out, nil, err
 			}
 		}
+		a.Cerbos = exchanges
 		out.Actions = append(out.Actions, a)
 	}
 	return out, decisions, nil
@@ -180,9 +194,49 @@ func tellsWhatOneMay(d *events.Decision) bool {
 }
 
 func decisionAbout(d *events.Decision) signin.AccountDecision {
-	return signin.AccountDecision{
+	out := signin.AccountDecision{
 		ID: d.ID, At: d.EvaluatedAt, Action: d.Action, Kind: d.Resource.Kind, ResourceID: d.Resource.ID, Effect: string(d.Effect),
 		Reason: d.Policy.Reason, Policy: d.Policy.Matched, Stage: string(d.Stage),
 		Method: d.Request.Method, Route: d.Request.Route, Remote: d.Request.Remote, Asker: d.Asker,
+	}
+	if d.Asker == "" {
+		e := exchange(d)
+		out.Cerbos = &e
+	}
+	return out
+}
+
+// exchange tells what Cerbos was asked for a decision and what it answered, as
+// far as the principal may know. The ledger has all of it; but who was denied, or
+// may not see all fields, must not read here what the resource is. So a value is
+// told only where it is theirs: their id, the tenant, and which fields they set.
+func exchange(d *events.Decision) signin.AccountCerbos {
+	res := signin.AccountResource{Kind: d.Resource.Kind, ID: d.Resource.ID, Scope: authz.TenantScope(d.Tenant), Attr: map[string]any{}}
+	for _, name := range slices.Sorted(maps.Keys(d.Resource.Attr)) {
+		switch v := d.Resource.Attr[name]; {
+		case v == any(d.Principal.ID), v == any(d.Tenant), name == "changes", name == "owner_id" && v == any(nobodyElse):
+			res.Attr[name] = v
+		default:
+			res.Withheld = append(res.Withheld, name)
+		}
+	}
+	answer := signin.AccountAnswer{
+		CallID: d.CallID, Effect: string(d.Effect), Policy: d.Policy.Matched, Scope: d.Policy.Scope, Reason: d.Policy.Reason, Revision: d.Policy.Revision,
+	}
+	if d.Effect == events.Allow { // of what was denied they would tell what the resource is
+		answer.DerivedRoles = d.Policy.DerivedRoles
+	}
+	if len(d.Plan) > 0 && json.Unmarshal(d.Plan, &answer.Filter) != nil {
+		answer.Filter = nil
+	}
+	attr := d.Principal.Attr
+	if attr == nil {
+		attr = map[string]any{}
+	}
+	return signin.AccountCerbos{
+		DecisionID: d.ID, Answered: answer,
+		Asked: signin.AccountQuestion{
+			Principal: signin.AccountPrincipal{ID: d.Principal.ID, Roles: d.Principal.Roles, Attr: attr}, Action: d.Action, Resource: res,
+		},
 	}
 }

@@ -4,12 +4,14 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/writ-project/writ/pkg/events"
 	"github.com/writ-project/writ/pkg/identity"
+	"github.com/writ-project/writ/pkg/kind/user"
 	"github.com/writ-project/writ/pkg/testkit"
 	"github.com/writ-project/writ/services/api/internal/signin"
 )
@@ -192,6 +194,77 @@ func TestAccountIsDecidedAndRecorded(t *testing.T) {
 	}
 	if a := r.do("GET", api+"/account", "", "", "Accept", "text/html"); a.status != http.StatusOK || !strings.Contains(string(a.body), "Send me a link") {
 		t.Errorf("a browser without a session is shown %d %.200s", a.status, a.body) // the client followed to the sign-in
+	}
+}
+
+// TestTheAccountShowsWhatCerbosWasAsked: the question and the answer of each decision that it shows, in JSON and on the
+// page, as they stand on the ledger; but of somebody else's resource no more than the one who was denied may know.
+func TestTheAccountShowsWhatCerbosWasAsked(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	sam, token := r.person("sam", "user")
+	api := r.api()
+	const hostile = `<script>alert("x")</script>`
+	theirs := r.contact("user-test-of-somebody-else")
+	r.do("PATCH", api+"/v1/contacts/"+theirs, token, `{"notes":"x"}`, "User-Agent", hostile)
+	row := need(r.store.Get(t.Context(), user.Kind, sam))(t)
+	u := row.Value.(*user.User)
+	u.Tenants = map[string]user.Membership{user.DefaultTenant: {Roles: []string{"user"}, Attr: map[string]any{"note": hostile}}}
+	r.put(user.Kind, row)
+	got := r.do("GET", api+"/account", token, "")
+	var a signin.Account
+	must(t, json.Unmarshal(got.body, &a))
+	recorded := map[string]events.Decision{}
+	for _, e := range r.events() {
+		if e.Decision.ID != "" {
+			recorded[e.Decision.ID] = e.Decision
+		}
+	}
+	check := func(what string, c signin.AccountCerbos) {
+		t.Helper()
+		d, ok := recorded[c.DecisionID]
+		if !ok || c.Asked.Principal.ID != sam || c.Asked.Action != d.Action || c.Asked.Resource.Kind != d.Resource.Kind || c.Answered.Effect != string(d.Effect) ||
+			c.Answered.CallID != d.CallID || fmt.Sprint(c.Asked.Principal.Roles) != fmt.Sprint(d.Principal.Roles) || len(c.Asked.Resource.Attr)+len(c.Asked.Resource.Withheld) != len(d.Resource.Attr) {
+			t.Errorf("%s: %+v, recorded %+v", what, c, d)
+		}
+	}
+	for _, k := range a.May {
+		for _, action := range k.Actions {
+			want := 1
+			if action.Own != "" {
+				want = 3
+			}
+			if len(action.Cerbos) != want {
+				t.Errorf("%s %s: %d questions", action.Action, k.Kind, len(action.Cerbos))
+			}
+			for _, c := range action.Cerbos {
+				check(action.Action+" "+k.Kind, c)
+				if c.Answered.Filter == nil || len(c.Asked.Resource.Withheld) > 0 {
+					t.Errorf("%s %s: %+v", action.Action, k.Kind, c)
+				}
+			}
+		}
+	}
+	denied := a.Decisions[0]
+	if denied.ResourceID != theirs || denied.Cerbos == nil {
+		t.Fatalf("%+v", denied)
+	}
+	check("denied", *denied.Cerbos)
+	if res := denied.Cerbos.Asked.Resource; !slices.Contains(res.Withheld, "owner_id") || res.Attr["tenant"] != user.DefaultTenant || res.Attr["changes"] == nil {
+		t.Errorf("of somebody else's contact: %+v", res)
+	}
+	if strings.Contains(string(got.body), "user-test-of-somebody-else") || strings.Contains(string(got.body), token) {
+		t.Error("the account tells whose the contact is, or the session's token")
+	}
+	page := r.do("GET", api+"/account", token, "", "Accept", "text/html")
+	text := string(page.body)
+	for _, want := range []string{"<details><summary>update contact</summary>", "Somebody else’s", "&#34;filter&#34;", denied.Cerbos.DecisionID, "&#34;withheld&#34;"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the page lacks %s", want)
+		}
+	}
+	if page.status != http.StatusOK || strings.Contains(text, "<script") || strings.Contains(text, "user-test-of-somebody-else") || strings.Contains(text, token) {
+		t.Errorf("%d %.300s", page.status, text)
 	}
 }
 

@@ -45,6 +45,51 @@ type AccountAction struct {
 	// Own and Others tell more where it depends on whose the resource is.
 	Own    string `json:"own,omitempty" enum:"allow,deny,conditional" doc:"For the caller's own, where the extent is conditional"`
 	Others string `json:"others,omitempty" enum:"allow,deny,conditional" doc:"For somebody else's, where the extent is conditional"`
+	// Cerbos is how that came about, in this order.
+	Cerbos []AccountCerbos `json:"cerbos" doc:"What Cerbos was asked, and answered: about any resource, and where that depends about one's own and somebody else's"`
+}
+
+// AccountCerbos is what Cerbos was asked and what it answered.
+type AccountCerbos struct {
+	DecisionID string          `json:"decision_id" doc:"The decision as it stands on the ledger"`
+	Asked      AccountQuestion `json:"asked"`
+	Answered   AccountAnswer   `json:"answered"`
+}
+
+// AccountQuestion is a request to Cerbos.
+type AccountQuestion struct {
+	Principal AccountPrincipal `json:"principal"`
+	Action    string           `json:"action"`
+	Resource  AccountResource  `json:"resource"`
+}
+
+// AccountPrincipal is the caller as Cerbos was told.
+type AccountPrincipal struct {
+	ID    string         `json:"id"`
+	Roles []string       `json:"roles"`
+	Attr  map[string]any `json:"attr"`
+}
+
+// AccountResource is what Cerbos was told of a resource. The caller may not be
+// one to see it, so of most attributes there is only the name.
+type AccountResource struct {
+	Kind     string         `json:"kind"`
+	ID       string         `json:"id,omitempty"`
+	Scope    string         `json:"scope,omitempty"`
+	Attr     map[string]any `json:"attr" doc:"Attributes whose value is the caller's own: their id, the tenant, what they asked to change"`
+	Withheld []string       `json:"withheld,omitempty" doc:"The names of the others that Cerbos was told"`
+}
+
+// AccountAnswer is what Cerbos said.
+type AccountAnswer struct {
+	CallID       string   `json:"call_id,omitempty" doc:"Cerbos' own id of the call"`
+	Effect       string   `json:"effect" enum:"allow,deny"`
+	Policy       string   `json:"policy,omitempty"`
+	Scope        string   `json:"scope,omitempty" doc:"The scope in which it matched"`
+	DerivedRoles []string `json:"derived_roles,omitempty" doc:"Where it was allowed"`
+	Reason       string   `json:"reason,omitempty"`
+	Revision     string   `json:"revision,omitempty" doc:"The digest of the policy files"`
+	Filter       any      `json:"filter,omitempty" doc:"The query plan, where Cerbos was asked about all resources of a kind"`
 }
 
 // AccountDecision is a decision as the one it is about sees it.
@@ -61,6 +106,8 @@ type AccountDecision struct {
 	Method     string    `json:"method,omitempty"`
 	Route      string    `json:"route,omitempty"`
 	Remote     string    `json:"remote,omitempty" doc:"Where the request came from"`
+	// Cerbos is nil where somebody else asked: what they told is theirs.
+	Cerbos *AccountCerbos `json:"cerbos,omitempty" doc:"What Cerbos was asked, and answered; not where somebody else asked"`
 	// Asker is who asked about the user, where somebody else did (AuthZEN).
 	Asker string `json:"asker,omitempty"`
 }

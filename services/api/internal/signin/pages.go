@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"embed"
 	"encoding/base64"
+	"encoding/json"
 	"fmt"
 	"html/template"
 	"net/http"
@@ -34,6 +35,10 @@ func newPages() (*pages, error) {
 	funcs := template.FuncMap{
 		"style": func() template.CSS { return template.CSS(style) }, // our own file
 		"join":  strings.Join,
+		"pretty": func(v any) (string, error) {
+			text, err := json.MarshalIndent(v, "", "  ")
+			return string(text), err
+		},
 	}
 	for _, name := range []string{"login", "sent", "trouble", "account"} {
 		t, err := template.New("layout.html").Funcs(funcs).ParseFS(files, "pages/layout.html", "pages/"+name+".html")
