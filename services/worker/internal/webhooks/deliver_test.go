@@ -34,7 +34,10 @@ type rig struct {
 	store *store.Store
 }
 
-func newRig(t *testing.T, schedule ...time.Duration) *rig {
+func newRig(t *testing.T, schedule ...time.Duration) *rig { return sizedRig(t, 0, schedule...) }
+
+// sizedRig is a rig where all jobs together have so many bytes.
+func sizedRig(t *testing.T, maxBytes int64, schedule ...time.Duration) *rig {
 	t.Helper()
 	ctx := t.Context()
 	r := &rig{t: t, nats: testkit.NATS(t).URL()}
@@ -48,7 +51,7 @@ func newRig(t *testing.T, schedule ...time.Duration) *rig {
 	t.Cleanup(nc.Close)
 	led := need(ledger.Open(ctx, nc, ledger.Config{}))(t)
 	t.Cleanup(func() { _ = led.Close(context.Background()) })
-	background := need(jobs.Open(ctx, nc, jobs.Config{Keys: keys, Bury: led.Bury}))(t)
+	background := need(jobs.Open(ctx, nc, jobs.Config{Keys: keys, Bury: led.Bury, MaxBytes: maxBytes}))(t)
 	r.Webhooks = New(Config{
 		Ledger: led, Store: r.store, Authz: az, Keys: keys, Jobs: background, Log: slog.New(slog.DiscardHandler), AllowPrivate: true,
 		Schedule: schedule, Refresh: 50 * time.Millisecond,

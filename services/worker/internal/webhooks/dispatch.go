@@ -136,9 +136,9 @@ func (w *Webhooks) limit(ctx context.Context) (uint64, error) {
 	case taken > all/4*3: // the rest is for jobs of other sorts
 		return 0, fault.New(fault.Unavailable, "jobs-full", "too many jobs wait")
 	case taken > all/2:
-		return maxWaitingFull, nil
+		return w.mostFull, nil
 	}
-	return maxWaiting, nil
+	return w.most, nil
 }
 
 // isFull reports whether too many events wait for a webhook.

@@ -74,6 +74,8 @@ type Webhooks struct {
 	client *http.Client
 	// retryFor is for how long an event is tried.
 	retryFor time.Duration
+	// most events may wait for one webhook, mostFull where there is little room.
+	most, mostFull uint64
 
 	mu    sync.Mutex
 	lanes map[string]*lane // by webhook
@@ -88,7 +90,7 @@ func New(cfg Config) *Webhooks {
 	if cfg.Refresh == 0 {
 		cfg.Refresh = 2 * time.Second
 	}
-	w := &Webhooks{Config: cfg, client: newClient(cfg.AllowPrivate), lanes: map[string]*lane{}, full: map[string]int64{}}
+	w := &Webhooks{Config: cfg, client: newClient(cfg.AllowPrivate), most: maxWaiting, mostFull: maxWaitingFull, lanes: map[string]*lane{}, full: map[string]int64{}}
 	for _, d := range cfg.Schedule {
 		w.retryFor += d
 	}
