@@ -130,8 +130,28 @@ func (v *Videos) follow(ctx context.Context, r ledger.Record) error {
 		}
 	}
 	// What was there before, or was refused, or belonged to what is deleted.
-	_, _, err = v.Jobs.Enqueue(ctx, jobs.Spec{Queue: QueueContent, Key: "video/" + o.ResourceID + "/" + o.CommandID, Tenant: o.Tenant, Payload: subject{Video: o.ResourceID}})
-	return err
+	return v.enqueuePutAway(ctx, o)
+}
+
+// enqueuePutAway puts the job on the queue that removes a video's files that
+// nobody refers to: one for all outcomes that come before it begins. One that has
+// begun may have looked before this outcome, so then there is another.
+func (v *Videos) enqueuePutAway(ctx context.Context, o *events.Outcome) error {
+	spec := jobs.Spec{Queue: QueueContent, Key: "video/" + o.ResourceID, Tenant: o.Tenant, Payload: subject{Video: o.ResourceID}}
+	id, added, err := v.Jobs.Enqueue(ctx, spec)
+	if err == nil && !added {
+		var at jobs.Job
+		at, err = v.Jobs.Show(ctx, id)
+		switch {
+		case err == nil && (at.Status == jobs.Running || at.Status.Final()), fault.Is(err, fault.NotFound):
+			spec.Key += "/" + o.CommandID
+			_, _, err = v.Jobs.Enqueue(ctx, spec)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("enqueue the putting away of files of video %s: %w", o.ResourceID, err)
+	}
+	return nil
 }
 
 // enqueueProbe puts the probe of a file that waits for it on the queue: one for
