@@ -14,6 +14,9 @@ import (
 	"github.com/writ-project/writ/pkg/kind/video"
 )
 
+// keepAlive is how often a stream that is silent says that it is there.
+const keepAlive = 15 * time.Second
+
 // How a watcher is served.
 const (
 	watchEvery = time.Second      // the row is looked at
