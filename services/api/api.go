@@ -27,6 +27,7 @@ import (
 	"github.com/writ-project/writ/pkg/ledger"
 	"github.com/writ-project/writ/pkg/limit"
 	"github.com/writ-project/writ/pkg/request"
+	"github.com/writ-project/writ/pkg/service"
 	"github.com/writ-project/writ/pkg/store"
 	"github.com/writ-project/writ/pkg/telemetry"
 	"github.com/writ-project/writ/services/api/internal/server"
@@ -76,21 +77,12 @@ type Config struct {
 	Version  string       `env:"-"`
 }
 
-// The parts of a stop: together SIGTERM ends the process within 10 s.
-const (
-	drainTimeout  = 6 * time.Second // answers out
-	flushTimeout  = 2 * time.Second // ledger flushed
-	exportTimeout = time.Second     // last spans and metrics
-)
-
 // Run serves until ctx ends, then drains: no new requests, answers out, ledger
 // flushed. It returns an error when it cannot start; outages later are 503s.
 func Run(ctx context.Context, cfg Config) (err error) {
 	// Bind, build, run, then drain in reverse.
-	if cfg.Listener == nil {
-		if cfg.Listener, err = net.Listen("tcp", cfg.Addr); err != nil {
-			return fmt.Errorf("WRIT_API_ADDR: %w", err)
-		}
+	if cfg.Listener, err = service.Listen(cfg.Listener, "WRIT_API_ADDR", cfg.Addr); err != nil {
+		return err
 	}
 	defer cfg.Listener.Close() // the server closes it first, if it gets that far
 
@@ -106,17 +98,17 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	if err != nil {
 		return err
 	}
-	defer closing(&err, func() error { return drain(tel.Shutdown, exportTimeout) })
+	defer service.CloseWithin(&err, service.ExportTimeout, tel.Shutdown)
 	st, err := store.Open(ctx, cfg.DatabaseURL)
 	if err != nil {
 		return err
 	}
-	defer closing(&err, st.Close)
+	defer service.Close(&err, st.Close)
 	az, err := authz.Open(ctx, cfg.Cerbos, authz.WithRevision(cfg.PolicyRevision), authz.WithLogger(cfg.Log))
 	if err != nil {
 		return err
 	}
-	defer closing(&err, az.Close)
+	defer service.Close(&err, az.Close)
 	id, err := identity.New(ctx, identity.Config{ProjectID: cfg.StytchProjectID, Secret: cfg.StytchSecret, BaseURL: cfg.StytchBaseURL, Log: cfg.Log})
 	if err != nil {
 		return err
@@ -131,7 +123,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	if err != nil {
 		return err
 	}
-	defer closing(&err, func() error { return drain(led.Close, flushTimeout) })
+	defer service.CloseWithin(&err, service.FlushTimeout, led.Close)
 
 	files, err := content.Open(ctx, nc, content.Config{Replicas: cfg.LedgerReplicas, MaxBytes: int64(min(cfg.ContentMaxBytes, math.MaxInt64))})
 	if err != nil {
@@ -180,7 +172,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		return probes.Serve(ctx, &http.Server{
 			Handler: handler, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: time.Minute,
 			IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 32 << 10, ErrorLog: slog.NewLogLogger(cfg.Log.Handler(), slog.LevelDebug),
-		}, cfg.Listener, drainTimeout)
+		}, cfg.Listener, service.DrainTimeout)
 	})
 	return g.Wait()
 }
@@ -196,11 +188,3 @@ func migrated(st *store.Store) func(context.Context) error {
 		return err
 	}
 }
-
-func drain(stop func(context.Context) error, within time.Duration) error {
-	ctx, cancel := context.WithTimeout(context.Background(), within)
-	defer cancel()
-	return stop(ctx)
-}
-
-func closing(err *error, stop func() error) { *err = errors.Join(*err, stop()) }

@@ -24,6 +24,7 @@ import (
 	"github.com/writ-project/writ/pkg/health"
 	"github.com/writ-project/writ/pkg/ledger"
 	"github.com/writ-project/writ/pkg/request"
+	"github.com/writ-project/writ/pkg/service"
 	"github.com/writ-project/writ/pkg/telemetry"
 	"github.com/writ-project/writ/services/auditor/internal/server"
 	"github.com/writ-project/writ/services/auditor/internal/stream"
@@ -59,23 +60,14 @@ type Config struct {
 	Version  string       `env:"-"`
 }
 
-// The parts of a stop: together SIGTERM ends the process within 10 s.
-const (
-	drainTimeout  = 6 * time.Second // answers out
-	flushTimeout  = 2 * time.Second // ledger flushed
-	exportTimeout = time.Second     // last spans and metrics
-)
-
 // maxLag is how many messages the audit log may be behind and still be ready.
 const maxLag = 100_000
 
 // Run copies until ctx ends. It returns an error when it cannot start; outages
 // later are waited out.
 func Run(ctx context.Context, cfg Config) (err error) {
-	if cfg.Listener == nil {
-		if cfg.Listener, err = net.Listen("tcp", cfg.Addr); err != nil {
-			return fmt.Errorf("WRIT_AUDITOR_ADDR: %w", err)
-		}
+	if cfg.Listener, err = service.Listen(cfg.Listener, "WRIT_AUDITOR_ADDR", cfg.Addr); err != nil {
+		return err
 	}
 	defer cfg.Listener.Close() // the server closes it first, if it gets that far
 
@@ -102,14 +94,14 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	if err != nil {
 		return err
 	}
-	defer closing(&err, func() error { return drain(tel.Shutdown, exportTimeout) })
+	defer service.CloseWithin(&err, service.ExportTimeout, tel.Shutdown)
 	rdb := redis.NewClient(options)
-	defer closing(&err, rdb.Close)
+	defer service.Close(&err, rdb.Close)
 	by, err := cfg.open(ctx)
 	if err != nil {
 		return err
 	}
-	defer closing(&err, by.close)
+	defer service.Close(&err, by.close)
 
 	nc, err := ledger.Connect(cfg.NATSURL, "writ-auditor")
 	if err != nil {
@@ -120,7 +112,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	if err != nil {
 		return err
 	}
-	defer closing(&err, func() error { return drain(led.Close, flushTimeout) })
+	defer service.CloseWithin(&err, service.FlushTimeout, led.Close)
 	writer, err := stream.NewWriter(stream.Config{
 		Ledger: led, Appender: audit.NewAppender(rdb, cfg.AuditRetention), Reader: audit.NewReader(rdb), Seals: keys, Key: key,
 		Retention: cfg.AuditRetention, Log: cfg.Log, Telemetry: tel,
@@ -151,15 +143,9 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		return err
 	}
 	defer srv.Close()
-	g.Go(func() error { return probes.Serve(ctx, httpServer(handler, cfg.Log), cfg.Listener, drainTimeout) })
+	g.Go(func() error {
+		return probes.Serve(ctx, httpServer(handler, cfg.Log), cfg.Listener, service.DrainTimeout)
+	})
 	g.Go(func() error { return writer.Run(ctx) })
 	return g.Wait()
 }
-
-func drain(stop func(context.Context) error, within time.Duration) error {
-	ctx, cancel := context.WithTimeout(context.Background(), within)
-	defer cancel()
-	return stop(ctx)
-}
-
-func closing(err *error, stop func() error) { *err = errors.Join(*err, stop()) }

@@ -10,13 +10,11 @@ package worker
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"math"
 	"net"
 	"os/exec"
-	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -29,6 +27,7 @@ import (
 	"github.com/writ-project/writ/pkg/kind/webhook"
 	"github.com/writ-project/writ/pkg/kinds"
 	"github.com/writ-project/writ/pkg/ledger"
+	"github.com/writ-project/writ/pkg/service"
 	"github.com/writ-project/writ/pkg/store"
 	"github.com/writ-project/writ/pkg/telemetry"
 	"github.com/writ-project/writ/services/worker/internal/apply"
@@ -64,21 +63,12 @@ type Config struct {
 	Version  string       `env:"-"`
 }
 
-// The parts of a stop: together SIGTERM ends the process within 10 s.
-const (
-	drainTimeout  = 6 * time.Second // answers out
-	flushTimeout  = 2 * time.Second // ledger flushed
-	exportTimeout = time.Second     // last spans and metrics
-)
-
 // Run applies commands until ctx ends, then finishes the batch in hand.
 // It returns an error when it cannot start; outages later are waited out.
 func Run(ctx context.Context, cfg Config) (err error) {
 	// Bind, build, run, then drain in reverse.
-	if cfg.Listener == nil {
-		if cfg.Listener, err = net.Listen("tcp", cfg.Addr); err != nil {
-			return fmt.Errorf("WRIT_WORKER_ADDR: %w", err)
-		}
+	if cfg.Listener, err = service.Listen(cfg.Listener, "WRIT_WORKER_ADDR", cfg.Addr); err != nil {
+		return err
 	}
 	defer cfg.Listener.Close() // the server closes it first, if it gets that far
 
@@ -90,13 +80,13 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	if err != nil {
 		return err
 	}
-	defer closing(&err, func() error { return drain(tel.Shutdown, exportTimeout) })
+	defer service.CloseWithin(&err, service.ExportTimeout, tel.Shutdown)
 
 	st, err := store.Open(ctx, cfg.DatabaseURL)
 	if err != nil {
 		return err
 	}
-	defer closing(&err, st.Close)
+	defer service.Close(&err, st.Close)
 	if err := st.Migrate(ctx); err != nil {
 		return fmt.Errorf("migrate the database: %w", err)
 	}
@@ -104,7 +94,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	if err != nil {
 		return err
 	}
-	defer closing(&err, az.Close)
+	defer service.Close(&err, az.Close)
 
 	id, err := identity.New(ctx, identity.Config{ProjectID: cfg.StytchProjectID, Secret: cfg.StytchSecret, BaseURL: cfg.StytchBaseURL, Log: cfg.Log})
 	if err != nil {
@@ -121,7 +111,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	if err != nil {
 		return err
 	}
-	defer closing(&err, func() error { return drain(led.Close, flushTimeout) })
+	defer service.CloseWithin(&err, service.FlushTimeout, led.Close)
 
 	handlers := []apply.Handler{apply.Directory(), apply.Tenants(), apply.AtMost(webhook.MaxPerTenant, apply.CRUD(webhook.Kind))}
 	for _, d := range kinds.All {
@@ -165,7 +155,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
-		return probes.Serve(ctx, probes.OperationsServer(tel.Handler()), cfg.Listener, drainTimeout)
+		return probes.Serve(ctx, probes.OperationsServer(tel.Handler()), cfg.Listener, service.DrainTimeout)
 	})
 	g.Go(func() error { return loop.Run(ctx) })
 	g.Go(func() error { return watched.Run(ctx) })
@@ -174,11 +164,3 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	g.Go(func() error { return atStytch.Run(ctx) })
 	return g.Wait()
 }
-
-func drain(stop func(context.Context) error, within time.Duration) error {
-	ctx, cancel := context.WithTimeout(context.Background(), within)
-	defer cancel()
-	return stop(ctx)
-}
-
-func closing(err *error, stop func() error) { *err = errors.Join(*err, stop()) }

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/writ-project/writ/pkg/service"
 	"github.com/writ-project/writ/test/e2e/outside"
 )
 
@@ -19,7 +20,6 @@ var (
 	setting = regexp.MustCompile(`env:"([A-Z][A-Z0-9_]*)((?:,[a-zA-Z]+)*)"`)
 	image   = regexp.MustCompile(`(?m)^    image: (writ/\S+):\$\{VERSION:-(\S+)\}$`)
 	address = regexp.MustCompile(`(?m)^      WRIT_([A-Z]+)_ADDR: ":(\d+)"$`)
-	timeout = regexp.MustCompile(`(?m)^\s+(?:drain|flush|export)Timeout\s+= (?:(\d+) \* )?time\.Second`)
 )
 
 // TestManifestsFitTheServices: settings, images, ports and the time that a stop takes.
@@ -57,12 +57,8 @@ func TestManifestsFitTheServices(t *testing.T) {
 		if len(c.Ports) != 1 || strconv.Itoa(c.Ports[0].Container) != ports[name] {
 			t.Errorf("%s: ports %v, and %s in Compose", name, c.Ports, ports[name])
 		}
-		drain := 0
-		for _, part := range timeout.FindAllStringSubmatch(strings.Join(goFiles(t, root+"/services/"+name), ""), -1) {
-			seconds, _ := strconv.Atoi(part[1])
-			drain += max(seconds, 1)
-		}
-		if wait := c.Lifecycle.PreStop.Sleep.Seconds; drain < 3 || d.Spec.Template.Spec.Grace < wait+drain+1 {
+		drain := int((service.DrainTimeout + service.FlushTimeout + service.ExportTimeout).Seconds())
+		if wait := c.Lifecycle.PreStop.Sleep.Seconds; d.Spec.Template.Spec.Grace < wait+drain+1 {
 			t.Errorf("%s: %d s to stop in, of which it waits %d and drains %d", name, d.Spec.Template.Spec.Grace, wait, drain)
 		}
 	}

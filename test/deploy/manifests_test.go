@@ -135,7 +135,7 @@ type (
 			Selector       selector `yaml:"selector"`
 		} `yaml:"spec"`
 	}
-	service struct {
+	kubeService struct {
 		head `yaml:",inline"`
 		Spec struct {
 			Selector map[string]string `yaml:"selector"`
@@ -190,7 +190,7 @@ type manifests struct {
 	kustomization
 	deployments map[string]deployment
 	budgets     map[string]budget
-	services    map[string]service
+	services    map[string]kubeService
 	networks    map[string]network
 	settings    map[string]string // of the ConfigMap
 }
@@ -200,7 +200,7 @@ var folder = filepath.Join(deployDir, "k8s")
 func load(t *testing.T) manifests {
 	t.Helper()
 	m := manifests{
-		deployments: map[string]deployment{}, budgets: map[string]budget{}, services: map[string]service{}, networks: map[string]network{},
+		deployments: map[string]deployment{}, budgets: map[string]budget{}, services: map[string]kubeService{}, networks: map[string]network{},
 		settings: map[string]string{},
 	}
 	decode(t, read(t, folder, "kustomization.yaml"), &m.kustomization)
@@ -250,7 +250,7 @@ func (m *manifests) add(t *testing.T, file string, document *yaml.Node) {
 	case "policy/v1 PodDisruptionBudget":
 		m.budgets[h.Metadata.Name] = strict[budget](t, file, document)
 	case "v1 Service":
-		m.services[h.Metadata.Name] = strict[service](t, file, document)
+		m.services[h.Metadata.Name] = strict[kubeService](t, file, document)
 	case "networking.k8s.io/v1 NetworkPolicy":
 		m.networks[h.Metadata.Name] = strict[network](t, file, document)
 	default:

@@ -2,31 +2,12 @@
 package main
 
 import (
-	"context"
-	"fmt"
-	"os"
-	"os/signal"
-	"syscall"
+	"log/slog"
 
-	"github.com/writ-project/writ/pkg/settings"
-	"github.com/writ-project/writ/pkg/telemetry"
+	"github.com/writ-project/writ/pkg/service"
 	"github.com/writ-project/writ/services/worker"
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	defer stop()
-	if err := run(ctx); err != nil {
-		fmt.Fprintln(os.Stderr, "worker:", err)
-		os.Exit(1)
-	}
-}
-
-func run(ctx context.Context) error {
-	cfg, err := settings.Load[worker.Config]()
-	if err != nil {
-		return err
-	}
-	cfg.Log = telemetry.LoggerFromEnv("writ-worker")
-	return worker.Run(ctx, cfg)
+	service.Main("worker", worker.Run, func(c *worker.Config) **slog.Logger { return &c.Log })
 }

@@ -1,0 +1,63 @@
+// Package service is what the three services do alike: start from settings, and stop
+// in parts that together fit into the 10 s that SIGTERM leaves (docs/runbook.md).
+package service
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/writ-project/writ/pkg/settings"
+	"github.com/writ-project/writ/pkg/telemetry"
+)
+
+// The parts of a stop: together SIGTERM ends the process within 10 s.
+const (
+	DrainTimeout  = 6 * time.Second // answers out
+	FlushTimeout  = 2 * time.Second // ledger flushed
+	ExportTimeout = time.Second     // last spans and metrics
+)
+
+// Main runs a service with the settings of the environment until SIGINT or SIGTERM, and
+// ends the process with status 1 if it fails. log is where the settings keep the logger.
+func Main[C any](name string, run func(context.Context, C) error, log func(*C) **slog.Logger) {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	cfg, err := settings.Load[C]()
+	if err == nil {
+		*log(&cfg) = telemetry.LoggerFromEnv("writ-" + name)
+		err = run(ctx, cfg)
+	}
+	stop()
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "%s: %v\n", name, err)
+		os.Exit(1)
+	}
+}
+
+// Listen binds addr, the value of a setting, unless there is a listener already.
+func Listen(l net.Listener, setting, addr string) (net.Listener, error) {
+	if l != nil {
+		return l, nil
+	}
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", setting, err)
+	}
+	return l, nil
+}
+
+// Close stops something and joins its error to err: for defer.
+func Close(err *error, stop func() error) { *err = errors.Join(*err, stop()) }
+
+// CloseWithin is Close for what can take time.
+func CloseWithin(err *error, within time.Duration, stop func(context.Context) error) {
+	ctx, cancel := context.WithTimeout(context.Background(), within)
+	defer cancel()
+	*err = errors.Join(*err, stop(ctx))
+}
