@@ -13,6 +13,7 @@ import (
 )
 
 func TestUniqueWhileItWaitsOrRuns(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	c := r.client()
 	begun, end := make(chan struct{}, 10), make(chan struct{})
@@ -53,6 +54,7 @@ func TestUniqueWhileItWaitsOrRuns(t *testing.T) {
 }
 
 func TestDelayedAndCancelled(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	c := r.client()
 	ran := make(chan time.Time, 4)
@@ -101,6 +103,7 @@ func TestDelayedAndCancelled(t *testing.T) {
 }
 
 func TestPausedQueueWaits(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	c := r.client()
 	var ran atomic.Int32

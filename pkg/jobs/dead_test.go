@@ -33,6 +33,7 @@ func (r *rig) dead() uint64 {
 }
 
 func TestForeignMessageIsADeadLetter(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	c := r.client()
 	done := make(chan struct{})

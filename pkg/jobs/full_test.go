@@ -46,6 +46,7 @@ func (r *rig) fill(c *jobs.Client) (ids []string) {
 // TestFullQueuesRefuseAndForgetNothing: what waits stays, what is new is told to
 // come again, and there is room once something is over.
 func TestFullQueuesRefuseAndForgetNothing(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	c := r.sized(64 << 10)
 	tried := make(chan struct{}, 10)

@@ -12,6 +12,7 @@ import (
 )
 
 func TestFailedJobIsTriedAgainThenDead(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	c := r.client()
 	var attempts, last atomic.Int32
@@ -54,6 +55,7 @@ func TestFailedJobIsTriedAgainThenDead(t *testing.T) {
 }
 
 func TestIntentsOfHandlers(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	c := r.client()
 	var snoozed atomic.Int32
@@ -79,6 +81,7 @@ func TestIntentsOfHandlers(t *testing.T) {
 }
 
 func TestRateIsSharedByWorkers(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	const jobCount, rate = 8, 10.0
 	done := make(chan time.Time, jobCount)

@@ -11,6 +11,7 @@ import (
 // TestWhatIsSoIsLeftAlone: a start changes no stream and no consumer that is as
 // it should be. A consumer of other settings is changed, and stays paused.
 func TestWhatIsSoIsLeftAlone(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	start := func(q jobs.Queue) (end func()) {
 		t.Helper()

@@ -16,6 +16,7 @@ import (
 )
 
 func TestStopLeavesTheJobToAnother(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	begun := make(chan jobs.Job, 2)
 	handler := func(ctx context.Context, j jobs.Job, _ string) error {
@@ -42,6 +43,7 @@ func TestStopLeavesTheJobToAnother(t *testing.T) {
 }
 
 func TestKilledWorkersJobIsDoneOnceMore(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	log := filepath.Join(t.TempDir(), "log")
 	spec := testkit.Spec{Path: os.Args[0], Env: append(os.Environ(), workerURL+"="+r.url, workerLog+"="+log)}

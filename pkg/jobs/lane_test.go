@@ -13,6 +13,7 @@ import (
 // TestLanesComeAndGo: queues of one sort beside each other, run and stopped by themselves, and taken away with all that
 // waited on one.
 func TestLanesComeAndGo(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	c := r.client()
 	ctx := t.Context()

@@ -43,6 +43,7 @@ func pages(t *testing.T, c *jobs.Client, f jobs.Filter) (ids []string) {
 
 // TestListsPageByPage: every job is on one page, where it stands, however large the pages are.
 func TestListsPageByPage(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	c := r.client()
 	q := queue("worked")
@@ -122,6 +123,7 @@ func TestListsPageByPage(t *testing.T) {
 
 // TestAPageReadsWhatItNeeds: of many jobs, and of a stream that is mostly holes.
 func TestAPageReadsWhatItNeeds(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	c := r.client()
 	nc := r.connect()

@@ -25,6 +25,7 @@ func sealed(subject string, data []byte) *nats.Msg {
 
 // TestWhoCanWriteToNATSMakesNoJobs: what is not sealed is not done, is shown by nobody and is a dead letter.
 func TestWhoCanWriteToNATSMakesNoJobs(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	c := r.client()
 	done := make(chan string, 10)
@@ -69,6 +70,7 @@ func TestWhoCanWriteToNATSMakesNoJobs(t *testing.T) {
 
 // TestForgedRecordsCountNothing: a record that says that the last attempt was made is written over, and the job is done.
 func TestForgedRecordsCountNothing(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	c := r.client()
 	q := queue("counted")
