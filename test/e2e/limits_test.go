@@ -42,6 +42,10 @@ func TestPastItsLimitsTheAPIRefusesAtOnce(t *testing.T) {
 			t.Errorf("refused after %s", took)
 		}
 		c.Want(t, http.StatusOK, nil, http.MethodGet, "/livez", "") // who looks after it still gets in
+		const refused = `http_server_request_duration_seconds_count{http_request_method="GET",http_response_status_code="503",http_route="/v1/contacts"} 1`
+		if page := c.Want(t, http.StatusOK, nil, http.MethodGet, "/metrics", ""); !strings.Contains(string(page.Body), refused) {
+			t.Error("what is refused is not counted")
+		}
 		for _, conn := range held {
 			if _, err := io.WriteString(conn, body); err != nil {
 				t.Fatal(err)
