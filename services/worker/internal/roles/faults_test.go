@@ -269,9 +269,16 @@ func TestBootstrap(t *testing.T) {
 		return tx.DeleteRows(ctx, user.Kind, []string{r.boss.ID})
 	}))
 	a, b := r.submit(system, user.ActionBootstrap, ann.ID, body), r.submit(system, user.ActionBootstrap, r.person("bob@example.com", "user").ID, body)
-	r.status(a, events.StatusApplied)
-	r.status(b, events.StatusRejected)
-	r.agrees(ann.ID, user.RoleAdmin)
+	applied := 0
+	for _, o := range r.outcomes(a, b) { // whichever comes first
+		if o.Status == events.StatusApplied {
+			applied++
+			r.agrees(o.ResourceID, user.RoleAdmin)
+		}
+	}
+	if applied != 1 {
+		t.Errorf("%d first admins", applied)
+	}
 }
 
 // TestRestoredDatabase: commands that were done before the database was restored

@@ -22,13 +22,17 @@ import (
 func TestAMessageThatIsGoneBlocksNobody(t *testing.T) {
 	databases(t, func(t *testing.T, r *rig) {
 		ann, bob, eve := r.person("ann@example.com", "user"), r.person("bob@example.com", "user"), r.person("eve@example.com", "user")
-		die := func(here point) bool { return here == afterCall }
-		p := r.start(die)
-		done := r.roles(bob.ID, "manager")
+		done, removed := r.roles(bob.ID, "manager"), r.submit(r.boss, user.ActionDelete, eve.ID, nil)
+		var both sync.WaitGroup
+		both.Add(2)
+		p := r.start(func(here point) bool {
+			if here == afterCall {
+				both.Done()
+				both.Wait()
+			}
+			return here == afterCall
+		})
 		<-p.died
-		p.end()
-		p = r.start(die)
-		removed := r.submit(r.boss, user.ActionDelete, eve.ID, nil)
 		<-p.died
 		p.end()
 		lost := r.roles(ann.ID, "manager")
