@@ -96,7 +96,7 @@ func (c *jobsListCmd) Run(a *app) error {
 }
 
 // maxJobsPage is how many jobs the api gives at once.
-const maxJobsPage = 100
+const maxJobsPage = 200
 
 func showJobs(out io.Writer, items []json.RawMessage) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)

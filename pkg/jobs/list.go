@@ -16,7 +16,7 @@ import (
 // Bounds of one List.
 const (
 	// maxPage is how many jobs a page may have.
-	maxPage = 100
+	maxPage = 200
 	// maxLooked is how many jobs of the tenant it asks about, those that the status
 	// leaves out included.
 	maxLooked = 500
@@ -31,7 +31,7 @@ type Filter struct {
 	Queue  string // "" for every queue
 	Status Status // "" for every status
 	Tenant string // "" for every tenant
-	Limit  int    // at most 100, 0 means that
+	Limit  int    // at most 200, 0 means that
 	Cursor string // next of the page before, "" for the first
 }
 

@@ -64,7 +64,7 @@ func told(j jobs.Job) Job {
 type jobsInput struct {
 	Queue  string `query:"queue" maxLength:"31" pattern:"^[a-z0-9-]*$" doc:"Only those of this queue"`
 	Status string `query:"status" enum:"queued,running,retrying,paused,done,cancelled,dead" doc:"Only those in this state"`
-	Limit  int    `query:"limit" minimum:"1" maximum:"100" default:"50" doc:"At most this many"`
+	Limit  int    `query:"limit" minimum:"1" maximum:"200" default:"50" doc:"At most this many"`
 	Cursor string `query:"cursor" maxLength:"21" pattern:"^([ws][0-9]+)?$" doc:"next_cursor of the page before"`
 }
 
