@@ -22,6 +22,7 @@ type Candidate struct {
 	engine    *Engine
 	explainer ruletable.Evaluator
 	reads     readIndex
+	identity  *identityIndex
 }
 
 // OpenCandidate compiles the policies in dir.
@@ -71,6 +72,9 @@ func (c *Candidate) explaining(ctx context.Context, dir string) (err error) {
 		return err
 	}
 	c.reads.all.Request = c.reads.all.Request || judged
+	if c.identity, err = indexIdentity(table, dir); err != nil {
+		return err
+	}
 	if err := failClosed(table); err != nil {
 		return fmt.Errorf("compile policies in %s: %w", dir, err)
 	}

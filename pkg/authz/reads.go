@@ -3,10 +3,6 @@ package authz
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
-	"fmt"
-	"io/fs"
-	"os"
 
 	runtimev1 "github.com/cerbos/cerbos/api/genpb/cerbos/runtime/v1"
 	exprpb "google.golang.org/genproto/googleapis/api/expr/v1alpha1"
@@ -167,41 +163,38 @@ func (r *reader) selection(e *exprpb.Expr, s *exprpb.Expr_Select) {
 // addresses apart: it says more of the attribute request than that its members
 // are strings, or says it in a way that is not looked into here.
 func schemasJudge(dir string) (judge bool, err error) {
-	err = fs.WalkDir(os.DirFS(dir), "_schemas", func(name string, entry fs.DirEntry, err error) error {
-		switch {
-		case errors.Is(err, fs.ErrNotExist) && name == "_schemas":
-			return fs.SkipAll // none at all
-		case err != nil || entry.IsDir():
-			return err
-		}
-		b, err := fs.ReadFile(os.DirFS(dir), name)
-		judge = judge || err == nil && !harmless(b)
-		return err
-	})
-	if err != nil {
-		return false, fmt.Errorf("read policies in %s: %w", dir, err)
-	}
-	return judge, nil
+	err = eachSchema(dir, func(b []byte) { judge = judge || !harmless(b) })
+	return judge, err
 }
 
-func harmless(schema []byte) bool {
-	var top map[string]json.RawMessage
+// plainSchema reads a schema that only says which properties there are, and of
+// which type: ok is false for any other, which may judge anything.
+func plainSchema(schema []byte) (top map[string]json.RawMessage, ok bool) {
 	if json.Unmarshal(schema, &top) != nil {
-		return false
+		return nil, false
 	}
 	for keyword := range top {
 		switch keyword {
 		case "$schema", "$id", "title", "description", "type", "properties", "required", "additionalProperties":
 		default:
-			return false
+			return nil, false
 		}
+	}
+	rest := top["additionalProperties"]
+	return top, rest == nil || bytes.Equal(rest, []byte("true")) || bytes.Equal(rest, []byte("false"))
+}
+
+func harmless(schema []byte) bool {
+	top, ok := plainSchema(schema)
+	if !ok {
+		return false
 	}
 	var properties map[string]json.RawMessage
 	if top["properties"] != nil && json.Unmarshal(top["properties"], &properties) != nil {
 		return false
 	}
 	if properties["request"] == nil {
-		return bytes.Equal(top["additionalProperties"], []byte("true")) || bytes.Equal(top["additionalProperties"], []byte("false")) || top["additionalProperties"] == nil
+		return true
 	}
 	var request struct {
 		Type       string `json:"type"`

@@ -60,11 +60,11 @@ func TestQuestionsThatDifferAreDifferent(t *testing.T) {
 		for _, roles := range [][]string{{"user"}, {"user", "admin"}, {"useradmin"}} {
 			d := decisionAbout(rec, attr)
 			d.Principal.Roles = roles
-			key, name := r.key(&d, &buffer), fmt.Sprintf("%v %v", roles, attr)
+			key, name := r.key(r.view(&d), &d, false, &buffer), fmt.Sprintf("%v %v", roles, attr)
 			if other, ok := seen[key]; ok {
 				t.Errorf("%s is taken for %s", name, other)
 			}
-			if seen[key] = name; r.key(&d, &buffer) != key {
+			if seen[key] = name; r.key(r.view(&d), &d, false, &buffer) != key {
 				t.Errorf("%s has two keys", name)
 			}
 		}

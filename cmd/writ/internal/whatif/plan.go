@@ -28,18 +28,23 @@ func (r *Replayer) plan(ctx context.Context, t *tally, d *events.Decision) (befo
 		}
 		attr = map[string]any{"tenant": d.Tenant}
 	}
-	old, ok := readPlan(d.Plan)
+	asked := *d
+	asked.Resource.Attr = attr
+	v, who := r.view(d), ""
+	anybody := v.anybody(d.Principal.ID) && !ambiguous(&asked)
+	if anybody {
+		who = d.Principal.ID
+	}
+	old, ok := readPlan(d.Plan, who)
 	if !ok {
 		return "", answer{}, Unreadable
 	}
-	asked := *d
-	asked.Resource.Attr = attr
-	key := r.key(&asked, &t.buffer)
+	key := r.key(v, &asked, anybody, &t.buffer)
 	if known := r.answers.get(key); known != nil {
 		after = *known
 	} else {
 		t.Evaluated++
-		after = r.askPlan(ctx, &asked)
+		after = r.askPlan(ctx, &asked, who)
 		r.answers.put(key, &after)
 	}
 	if after.failed != "" {
@@ -54,14 +59,14 @@ func (r *Replayer) plan(ctx context.Context, t *tally, d *events.Decision) (befo
 	return old.extent, after, ""
 }
 
-func (r *Replayer) askPlan(ctx context.Context, d *events.Decision) answer {
+func (r *Replayer) askPlan(ctx context.Context, d *events.Decision, who string) answer {
 	p, err := r.candidate.Plan(ctx, authz.PlanRequest{
 		Principal: d.Principal, Kind: d.Resource.Kind, Action: d.Action, Attr: d.Resource.Attr, Tenant: d.Tenant, Scope: authz.TenantScope(d.Tenant),
 	})
 	if err != nil {
 		return answer{failed: cannot(err)}
 	}
-	now, ok := readPlan(p.Raw)
+	now, ok := readPlan(p.Raw, who)
 	if !ok {
 		return answer{failed: "the candidate's query plan cannot be read"}
 	}
@@ -77,8 +82,34 @@ type readablePlan struct {
 	condition []byte // canonical
 }
 
-// readPlan reads a query plan as Cerbos writes it.
-func readPlan(raw json.RawMessage) (readablePlan, bool) {
+// ambiguous reports whether something else in a question is what the principal's
+// id is: in a plan the two could not be told apart.
+func ambiguous(d *events.Decision) bool {
+	id := d.Principal.ID
+	return id == d.Tenant || id == d.Action || id == d.Resource.Kind || slices.Contains(d.Principal.Roles, id) ||
+		mentions(d.Principal.Attr, id) || mentions(d.Resource.Attr, id)
+}
+
+// mentions reports whether an id stands somewhere in a JSON value.
+func mentions(v any, id string) bool {
+	switch x := v.(type) {
+	case string:
+		return x == id
+	case []any:
+		return slices.ContainsFunc(x, func(e any) bool { return mentions(e, id) })
+	case map[string]any:
+		for _, e := range x {
+			if mentions(e, id) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// readPlan reads a query plan as Cerbos writes it. The id of who asked, unless
+// it is empty, is written as any other's would be.
+func readPlan(raw json.RawMessage, who string) (readablePlan, bool) {
 	var plan struct {
 		Kind      string `json:"kind"`
 		Condition any    `json:"condition"`
@@ -92,23 +123,30 @@ func readPlan(raw json.RawMessage) (readablePlan, bool) {
 	case "KIND_ALWAYS_DENIED":
 		return readablePlan{extent: selectsNone}, true
 	case "KIND_CONDITIONAL":
-		c, err := json.Marshal(canonical(plan.Condition))
+		c, err := json.Marshal(canonical(plan.Condition, who))
 		return readablePlan{selectsSome, c}, err == nil && plan.Condition != nil
 	}
 	return readablePlan{}, false
 }
 
+// thePrincipal stands in a plan for who asked. No id has a NUL.
+const thePrincipal = "\x00"
+
 // canonical puts the operands of and, or, eq and ne in one order: Cerbos
 // promises none.
-func canonical(v any) any {
+func canonical(v any, who string) any {
 	switch x := v.(type) {
 	case []any:
 		for i := range x {
-			x[i] = canonical(x[i])
+			x[i] = canonical(x[i], who)
 		}
 	case map[string]any:
 		for name := range x {
-			x[name] = canonical(x[name])
+			if name == "value" {
+				x[name] = ofAnybody(x[name], who)
+			} else {
+				x[name] = canonical(x[name], who)
+			}
 		}
 		operands, _ := x["operands"].([]any)
 		switch x["operator"] {
@@ -118,6 +156,25 @@ func canonical(v any) any {
 				q, _ := json.Marshal(b)
 				return bytes.Compare(p, q)
 			})
+		}
+	}
+	return v
+}
+
+// ofAnybody writes thePrincipal for an id in a value.
+func ofAnybody(v any, who string) any {
+	switch x := v.(type) {
+	case string:
+		if x == who && who != "" {
+			return thePrincipal
+		}
+	case []any:
+		for i := range x {
+			x[i] = ofAnybody(x[i], who)
+		}
+	case map[string]any:
+		for name := range x {
+			x[name] = ofAnybody(x[name], who)
 		}
 	}
 	return v

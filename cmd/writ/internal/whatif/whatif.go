@@ -5,7 +5,8 @@
 //
 // A question is put once: what the candidate cannot see of it (the time of the
 // request, say, where no rule and no schema looks at it) makes no other
-// question of it. A list has no resource but a query plan; plans are compared.
+// question of it. Nor does who the principal is, where the candidate only asks
+// whether a row is theirs. A list has no resource but a query plan; plans are compared.
 package whatif
 
 import (
@@ -99,8 +100,8 @@ type Replayer struct {
 	since     time.Time
 	answers   *memory
 
-	mu      sync.Mutex // of reads
-	reads   map[about]authz.Reads
+	mu      sync.Mutex // of views
+	views   map[about]*view
 	workers int
 }
 
@@ -109,7 +110,7 @@ type about struct{ kind, action string }
 
 // New makes a Replayer for a candidate. Without kinds all of them count.
 func New(c *authz.Candidate, kinds []string) *Replayer {
-	return &Replayer{candidate: c, kinds: kinds, answers: newMemory(maxAnswers), reads: map[about]authz.Reads{}, workers: runtime.GOMAXPROCS(0)}
+	return &Replayer{candidate: c, kinds: kinds, answers: newMemory(maxAnswers), views: map[about]*view{}, workers: runtime.GOMAXPROCS(0)}
 }
 
 // Queued makes the changes that are found from now on those of commands that
@@ -162,8 +163,8 @@ func (r *Replayer) Run(ctx context.Context, next func() (line []byte, ok bool, e
 	}
 	report := out.report()
 	report.Revision, report.Took = r.candidate.Revision(), time.Since(started)
-	for about, reads := range r.reads {
-		if reads.Clock {
+	for about, v := range r.views {
+		if v.Clock {
 			report.Clock = append(report.Clock, about.kind)
 		}
 	}
@@ -276,7 +277,8 @@ func (r *Replayer) again(ctx context.Context, t *tally, d *events.Decision) (bef
 		return "", answer{}, NotAsked
 	}
 	before = string(d.Effect)
-	key := r.key(d, &t.buffer)
+	v := r.view(d)
+	key := r.key(v, d, v.anybody(d.Principal.ID), &t.buffer)
 	known := r.answers.get(key)
 	if known == nil {
 		t.Evaluated++
@@ -320,17 +322,17 @@ func cannot(err error) string {
 	return "the candidate cannot decide it: " + strings.TrimPrefix(err.Error(), "authz: ")
 }
 
-// seen is what the candidate can see of a question.
-func (r *Replayer) seen(d *events.Decision) authz.Reads {
+// view is what the candidate can see of a question.
+func (r *Replayer) view(d *events.Decision) *view {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	key := about{d.Resource.Kind, d.Action}
-	reads, ok := r.reads[key]
+	v, ok := r.views[key]
 	if !ok {
-		reads = r.candidate.Reads(key.kind, key.action)
-		if len(r.reads) < maxAbout { // kinds and actions are few; records may lie
-			r.reads[key] = reads
+		v = &view{r.candidate.Reads(key.kind, key.action), r.candidate.Identity(key.kind, key.action)}
+		if len(r.views) < maxAbout { // kinds and actions are few; records may lie
+			r.views[key] = v
 		}
 	}
-	return reads
+	return v
 }

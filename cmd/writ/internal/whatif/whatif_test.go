@@ -234,9 +234,9 @@ func TestPlansAreComparedWithoutTheirOrder(t *testing.T) {
 	a := `{"kind":"KIND_CONDITIONAL","condition":{"expression":{"operator":"or","operands":[{"expression":{"operator":"eq","operands":[{"variable":"a"},{"value":1}]}},{"variable":"b"}]}}}`
 	b := `{"kind":"KIND_CONDITIONAL","condition":{"expression":{"operator":"or","operands":[{"variable":"b"},{"expression":{"operator":"eq","operands":[{"value":1},{"variable":"a"}]}}]}}}`
 	c := strings.ReplaceAll(b, `"eq"`, `"lt"`)
-	x, _ := readPlan(json.RawMessage(a))
-	y, _ := readPlan(json.RawMessage(b))
-	z, _ := readPlan(json.RawMessage(c))
+	x, _ := readPlan(json.RawMessage(a), "")
+	y, _ := readPlan(json.RawMessage(b), "")
+	z, _ := readPlan(json.RawMessage(c), "")
 	if string(x.condition) != string(y.condition) || string(y.condition) == string(z.condition) || x.extent != selectsSome {
 		t.Errorf("%s\n%s\n%s", x.condition, y.condition, z.condition)
 	}
@@ -244,21 +244,26 @@ func TestPlansAreComparedWithoutTheirOrder(t *testing.T) {
 
 // BenchmarkReplay decides recorded decisions again: alike (a few people and
 // what they do all day, every request at another second and half of them on
-// another row) and all different (every decision about another principal, so
-// that nothing can be remembered).
+// another row), by other people (every decision about another principal) and all
+// different (every principal with an attribute of their own, so that nothing can
+// be remembered).
 func BenchmarkReplay(b *testing.B) {
 	for _, x := range []struct {
-		name      string
-		different bool
-	}{{"alike", false}, {"different", true}} {
+		name              string
+		people, different bool
+	}{{"alike", false, false}, {"people", true, false}, {"different", true, true}} {
 		b.Run(x.name, func(b *testing.B) {
 			rec := &recorder{t: b, by: open(b, policies), at: time.Now()}
 			for i := range 20_000 {
 				who := fmt.Sprintf("user-%d", i%200)
-				if x.different {
+				if x.people {
 					who = fmt.Sprintf("user-%d", i)
 				}
-				rec.check(rec.principal(who, "user"), contact(fmt.Sprintf("c%d", i/2), who), []string{"update", "read", "delete"}[i%3])
+				p := rec.principal(who, "user")
+				if x.different {
+					p.Attr["region"] = who
+				}
+				rec.check(p, contact(fmt.Sprintf("c%d", i/2), who), []string{"update", "read", "delete"}[i%3])
 			}
 			c := open(b, policies)
 			replayed := 0
@@ -266,7 +271,7 @@ func BenchmarkReplay(b *testing.B) {
 			b.ResetTimer()
 			for b.Loop() {
 				r, err := New(c, nil).Run(b.Context(), each(rec.records))
-				if err != nil || r.Changed != 0 {
+				if err != nil || r.Changed != 0 || x.different && r.Evaluated != len(rec.records) {
 					b.Fatalf("%+v, %v", r, err)
 				}
 				replayed += r.Replayed
@@ -284,4 +289,23 @@ func cpu(b *testing.B) time.Duration {
 		b.Fatal(err)
 	}
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// BenchmarkReplayLists plans again: every list is another person's.
+func BenchmarkReplayLists(b *testing.B) {
+	rec := &recorder{t: b, by: open(b, policies), at: time.Now()}
+	for i := range 500 {
+		rec.list(rec.principal(fmt.Sprintf("user-%d", i), "user"), "contact", "update", map[string]any{"tenant": "default", "changes": []string{}})
+	}
+	c := open(b, policies)
+	replayed := 0
+	before := cpu(b)
+	for b.Loop() {
+		r, err := New(c, nil).Run(b.Context(), each(rec.records))
+		if err != nil || r.Changed != 0 {
+			b.Fatalf("%+v, %v", r, err)
+		}
+		replayed += r.Replayed
+	}
+	b.ReportMetric(float64((cpu(b)-before).Microseconds())/float64(replayed), "cpu-µs/list")
 }
