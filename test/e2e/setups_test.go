@@ -26,6 +26,7 @@ func TestServices(t *testing.T) {
 // TestServicesThatDecideAgain has no policy revision, as when nobody tells which policies a PDP serves: the worker takes
 // every decision again. What clients see must be the same. Then each process is killed.
 func TestServicesThatDecideAgain(t *testing.T) {
+	t.Parallel()
 	s := outside.StartServices(t, "")
 	body(t, &s.Stack)
 	t.Run("every command is decided twice", func(t *testing.T) { decidedTwice(t, &s.Stack) })

@@ -105,6 +105,7 @@ func verified(t *testing.T, secret string, h heard) error {
 
 // TestWebhooks is webhooks as somebody outside has them.
 func TestWebhooks(t *testing.T) {
+	t.Parallel()
 	s := outside.StartServices(t, "webhooks-1", "WRIT_WEBHOOKS_ALLOW_PRIVATE=true")
 	admin := outside.NewClient(t, s.API, s.SessionToken(t, "hooks@example.com", "admin"))
 	sam := outside.NewClient(t, s.API, s.SessionToken(t, "hooked@example.com", "user"))
