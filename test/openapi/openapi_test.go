@@ -27,7 +27,7 @@ func TestMain(m *testing.M) { testkit.Main(m) }
 
 // TestDocumentHolds is one test so that one stack serves it all.
 func TestDocumentHolds(t *testing.T) {
-	dev := outside.StartDev(t, t.TempDir(), []string{"--seed=false", "--webhooks-allow-private"}, []string{"STYTCH_WEBHOOK_SECRET=whsec_" + base64.StdEncoding.EncodeToString(stytchSecret)})
+	dev := outside.StartDev(t, t.TempDir(), []string{"--seed=false", "--webhooks-allow-private", "--rate-limit=0"}, []string{"STYTCH_WEBHOOK_SECRET=whsec_" + base64.StdEncoding.EncodeToString(stytchSecret)})
 	anonymous := outside.NewClient(t, dev.API, "")
 	text := anonymous.Want(t, http.StatusOK, nil, "GET", "/openapi.json", "").Body
 	s := &suite{
