@@ -185,3 +185,21 @@ func TestPeopleAreAlike(t *testing.T) {
 		t.Errorf("%d questions, at most %d wanted: %d changes on %d lines", r.Evaluated, want, r.Changed, len(r.Changes))
 	}
 }
+
+// One question, two old plans: that the first differs from the candidate's does not mean that the second does.
+func TestEachOldPlanIsComparedItself(t *testing.T) {
+	rec := &recorder{t: t, by: open(t, edited(t, "contact.yaml", "derivedRoles: [owner]", "derivedRoles: [owner]\n      condition:\n        match:\n          expr: '!R.attr.is_active'")), at: time.Date(2026, 11, 21, 10, 0, 0, 0, time.UTC)}
+	list := func() {
+		rec.list(rec.principal("sam", "user"), "contact", "update", map[string]any{"tenant": "default", "changes": []string{}})
+	}
+	list()
+	rec.by = open(t, policies)
+	list()
+	list()
+	r := New(open(t, policies), nil)
+	r.workers = 1
+	report, err := r.Run(t.Context(), each(rec.records))
+	if err != nil || report.Changed != 1 || report.Evaluated != 1 || report.Replayed != 3 {
+		t.Errorf("%+v, %v", report, err)
+	}
+}

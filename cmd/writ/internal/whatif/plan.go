@@ -45,7 +45,7 @@ func (r *Replayer) plan(ctx context.Context, t *tally, d *events.Decision) (befo
 	} else {
 		t.Evaluated++
 		after = r.askPlan(ctx, &asked, who)
-		r.answers.put(key, &after)
+		r.answers.put(key, after.shared())
 	}
 	if after.failed != "" {
 		return "", after, after.failed
