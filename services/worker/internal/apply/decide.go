@@ -197,7 +197,7 @@ func (l *Loop) decideAgain(ctx context.Context, s *state, row *kind.Row, r *resu
 		s.cerbos = err
 	}
 	if r.second != nil {
-		l.metrics.decided(ctx, r.second)
+		l.metrics.Decided(ctx, r.second)
 	}
 	return err
 }

@@ -16,12 +16,10 @@ import (
 )
 
 type metrics struct {
+	command.Metrics
 	batchSize metric.Int64Histogram
 	batchTime metric.Float64Histogram
-	commands  metric.Int64Counter
-	dead      metric.Int64Counter
 	retries   metric.Int64Counter
-	decisions metric.Int64Counter
 }
 
 func newMetrics(meter metric.Meter, l *ledger.Ledger) (*metrics, error) {
@@ -37,20 +35,11 @@ func newMetrics(meter metric.Meter, l *ledger.Ledger) (*metrics, error) {
 		metric.WithExplicitBucketBoundaries(.001, .002, .005, .01, .02, .05, .1, .25, .5, 1, 2.5, 5)); err != nil {
 		return nil, err
 	}
-	if m.commands, err = meter.Int64Counter("writ.apply.commands", metric.WithUnit("{command}"),
-		metric.WithDescription("Commands by kind, action and status")); err != nil {
-		return nil, err
-	}
-	if m.dead, err = meter.Int64Counter("writ.dead.letters", metric.WithUnit("{message}"),
-		metric.WithDescription("Dead letters by code")); err != nil {
+	if m.Metrics, err = command.NewMetrics(meter); err != nil {
 		return nil, err
 	}
 	if m.retries, err = meter.Int64Counter("writ.apply.retries", metric.WithUnit("{batch}"),
 		metric.WithDescription("Batches that had to be tried again")); err != nil {
-		return nil, err
-	}
-	if m.decisions, err = meter.Int64Counter("writ.decisions", metric.WithUnit("{decision}"),
-		metric.WithDescription("Decisions by kind, action, effect and stage")); err != nil {
 		return nil, err
 	}
 	_, err = meter.Int64ObservableGauge("writ.apply.lag", metric.WithUnit("{command}"),
@@ -71,20 +60,14 @@ func (m *metrics) applied(ctx context.Context, s *state, commands int, took time
 	m.batchSize.Record(ctx, int64(commands))
 	m.batchTime.Record(ctx, took.Seconds())
 	for _, r := range s.results {
-		m.commands.Add(ctx, 1, metric.WithAttributes(attribute.String("kind", r.row.Kind),
-			attribute.String("action", r.row.Action), attribute.String("status", string(r.row.Status))))
+		m.Ended(ctx, r.row)
 	}
 	for _, it := range s.refused {
-		m.dead.Add(ctx, 1, metric.WithAttributes(attribute.String("code", command.Code(it.refused))))
+		m.Buried(ctx, command.Code(it.refused))
 	}
 	for _, d := range s.dead {
-		m.dead.Add(ctx, 1, metric.WithAttributes(attribute.String("code", d.Code)))
+		m.Buried(ctx, d.Code)
 	}
-}
-
-func (m *metrics) decided(ctx context.Context, d *events.Decision) {
-	m.decisions.Add(ctx, 1, metric.WithAttributes(attribute.String("kind", d.Resource.Kind), attribute.String("action", d.Action),
-		attribute.String("effect", string(d.Effect)), attribute.String("stage", string(d.Stage))))
 }
 
 // startSpan begins the span of a command in the trace of the request that sent

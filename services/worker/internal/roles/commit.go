@@ -168,7 +168,7 @@ func (w *Worker) commit(ctx context.Context, j *job) error {
 	}
 	if err == nil {
 		j.row = done
-		w.metrics.ended(ctx, done)
+		w.metrics.Ended(ctx, done)
 	}
 	return err
 }
@@ -226,7 +226,7 @@ func (w *Worker) reject(ctx context.Context, j *job, no *refused) error {
 		if err := w.Ledger.Bury(ctx, d); err != nil {
 			return err
 		}
-		w.metrics.buried(ctx, d.Code)
+		w.metrics.Buried(ctx, d.Code)
 	}
 	end := no.end
 	end.Attempts, end.Second, end.Apply = j.tries(), j.second, j.apply
@@ -242,7 +242,7 @@ func (w *Worker) reject(ctx context.Context, j *job, no *refused) error {
 	})
 	if err == nil {
 		j.row = done
-		w.metrics.ended(ctx, done)
+		w.metrics.Ended(ctx, done)
 	}
 	return err
 }

@@ -7,16 +7,14 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
 
-	"github.com/writ-project/writ/pkg/events"
 	"github.com/writ-project/writ/pkg/store"
+	"github.com/writ-project/writ/services/worker/internal/command"
 )
 
 type metrics struct {
-	attempts  metric.Int64Counter
-	inFlight  metric.Int64UpDownCounter
-	commands  metric.Int64Counter
-	dead      metric.Int64Counter
-	decisions metric.Int64Counter
+	command.Metrics
+	attempts metric.Int64Counter
+	inFlight metric.Int64UpDownCounter
 }
 
 func newMetrics(meter metric.Meter, s *store.Store) (*metrics, error) {
@@ -30,17 +28,7 @@ func newMetrics(meter metric.Meter, s *store.Store) (*metrics, error) {
 		metric.WithDescription("Commands for Stytch that are being tried")); err != nil {
 		return nil, err
 	}
-	// The next three are the apply loop's as well, so that they count everything.
-	if m.commands, err = meter.Int64Counter("writ.apply.commands", metric.WithUnit("{command}"),
-		metric.WithDescription("Commands by kind, action and status")); err != nil {
-		return nil, err
-	}
-	if m.dead, err = meter.Int64Counter("writ.dead.letters", metric.WithUnit("{message}"),
-		metric.WithDescription("Dead letters by code")); err != nil {
-		return nil, err
-	}
-	if m.decisions, err = meter.Int64Counter("writ.decisions", metric.WithUnit("{decision}"),
-		metric.WithDescription("Decisions by kind, action, effect and stage")); err != nil {
+	if m.Metrics, err = command.NewMetrics(meter); err != nil {
 		return nil, err
 	}
 	waiting, err := meter.Int64ObservableGauge("writ.roles.waiting", metric.WithUnit("{command}"),
@@ -73,18 +61,4 @@ func newMetrics(meter metric.Meter, s *store.Store) (*metrics, error) {
 
 func (m *metrics) attempt(ctx context.Context, result string) {
 	m.attempts.Add(ctx, 1, metric.WithAttributes(attribute.String("result", result)))
-}
-
-func (m *metrics) ended(ctx context.Context, c store.Command) {
-	m.commands.Add(ctx, 1, metric.WithAttributes(attribute.String("kind", c.Kind),
-		attribute.String("action", c.Action), attribute.String("status", string(c.Status))))
-}
-
-func (m *metrics) buried(ctx context.Context, code string) {
-	m.dead.Add(ctx, 1, metric.WithAttributes(attribute.String("code", code)))
-}
-
-func (m *metrics) decided(ctx context.Context, d *events.Decision) {
-	m.decisions.Add(ctx, 1, metric.WithAttributes(attribute.String("kind", d.Resource.Kind), attribute.String("action", d.Action),
-		attribute.String("effect", string(d.Effect)), attribute.String("stage", string(d.Stage))))
 }

@@ -264,7 +264,7 @@ func (w *Worker) decide(ctx context.Context, j *job) (err error) {
 		res := events.Resource{Kind: c.Kind, ID: c.ResourceID, Version: version(j.resource), Attr: attrs}
 		j.second, j.apply, err = command.Again(ctx, w.Authz, j.event, asUser(j.principal), res)
 		if j.second != nil {
-			w.metrics.decided(ctx, j.second)
+			w.metrics.Decided(ctx, j.second)
 		}
 		switch {
 		case fault.Is(err, fault.Unavailable) || ctx.Err() != nil:
