@@ -11,44 +11,46 @@ import (
 //
 // It looks for the parts' ends only: whether they are JSON is for whoever reads
 // them, so it takes no message with a part that Parse does not read.
-func parseOwn(e *Event, data []byte) bool {
-	at := ""
+func parseOwn(e *Event, data []byte) bool { return parseWith(e, data, (*scanner).object) }
+
+// parseWith is parseOwn; last takes the last part, up to the seal.
+func parseWith(e *Event, data []byte, last func(*scanner) []byte) bool {
 	r := scanner{data, true}
 	r.literal(`{"specversion":"1.0","id":"`)
-	e.ID = r.text()
+	e.ID = string(r.text())
 	r.literal(`,"source":"`)
 	r.text()
 	r.literal(`,"type":"`)
-	e.Type = r.text()
+	e.Type = shared(r.text())
 	r.literal(`,"subject":"`)
 	r.text()
 	r.literal(`,"time":"`)
-	at = r.text()
+	at := r.text()
 	r.literal(`,"datacontenttype":"application/json","data":{`)
 	switch e.Type {
 	case TypeWrit:
 		r.literal(`"decision":`)
 		e.RawDecision = r.object()
 		r.literal(`,"command":`)
-		e.RawCommand = r.object()
+		e.RawCommand = last(&r)
 	case TypeDecision:
 		r.literal(`"decision":`)
-		e.RawDecision = r.object()
+		e.RawDecision = last(&r)
 	case TypeOutcome:
 		r.literal(`"outcome":`)
-		e.RawOutcome = r.object()
+		e.RawOutcome = last(&r)
 	case TypeCheckpoint:
 		r.literal(`"checkpoint":`)
-		e.RawCheckpoint = r.object()
+		e.RawCheckpoint = last(&r)
 	default:
 		return false
 	}
-	r.literal(`,"seal":{"kid":"`)
-	e.Seal.KeyID = r.text()
+	r.literal(beforeSeal)
+	e.Seal.KeyID = string(r.text())
 	r.literal(`,"mac":"`)
-	e.Seal.MAC = r.text()
+	e.Seal.MAC = string(r.text())
 	r.literal(`}}}`)
-	return r.ok && len(r.rest) == 0 && e.ID != "" && e.Time.UnmarshalText([]byte(at)) == nil
+	return r.ok && len(r.rest) == 0 && e.ID != "" && e.Time.UnmarshalText(at) == nil
 }
 
 // scanner takes what it knows from the front of rest; ok ends with the first
@@ -65,46 +67,75 @@ func (r *scanner) literal(want string) {
 }
 
 // text takes a string of printable ASCII without escapes and its closing quote.
-func (r *scanner) text() string {
+func (r *scanner) text() []byte {
 	end := bytes.IndexByte(r.rest, '"')
-	if r.ok = r.ok && end >= 0; !r.ok {
-		return ""
+	if r.ok = r.ok && end >= 0 && literal(r.rest[:end]); !r.ok {
+		return nil
 	}
 	s := r.rest[:end]
+	r.rest = r.rest[end+1:]
+	return s
+}
+
+// literal tells whether the inside of a JSON string holds nothing to decode.
+func literal(s []byte) bool {
 	for _, c := range s {
 		if c < ' ' || c > '~' || c == '\\' {
-			r.ok = false
-			return ""
+			return false
 		}
 	}
-	r.rest = r.rest[end+1:]
-	return string(s)
+	return true
 }
 
 // object takes a JSON object, up to the brace that closes it.
 func (r *scanner) object() []byte {
-	if r.ok = r.ok && len(r.rest) > 0 && r.rest[0] == '{'; !r.ok {
+	n := 0
+	if r.ok && len(r.rest) > 0 && r.rest[0] == '{' {
+		n = valueEnd(r.rest)
+	}
+	if r.ok = n > 0; !r.ok {
 		return nil
 	}
-	depth := 0
-	for i := 0; i < len(r.rest); i++ {
-		switch r.rest[i] {
-		case '{':
-			depth++
-		case '}':
-			if depth--; depth == 0 {
-				out := r.rest[: i+1 : i+1] // an append must not write into the message
-				r.rest = r.rest[i+1:]
-				return out
-			}
-		case '"':
-			for i++; i < len(r.rest) && r.rest[i] != '"'; i++ {
-				if r.rest[i] == '\\' {
-					i++
-				}
-			}
-		}
+	out := r.rest[:n:n] // an append must not write into the message
+	r.rest = r.rest[n:]
+	return out
+}
+
+const beforeSeal = `,"seal":{"kid":"`
+
+// untilSeal takes everything up to the seal, whatever it is.
+func (r *scanner) untilSeal() []byte {
+	n := -1
+	if r.ok {
+		n = bytes.LastIndex(r.rest, []byte(beforeSeal))
 	}
-	r.ok = false
-	return nil
+	if r.ok = n > 0; !r.ok {
+		return nil
+	}
+	out := r.rest[:n:n] // an append must not write into the message
+	r.rest = r.rest[n:]
+	return out
+}
+
+// shared is string(s), and for words that stand in most messages takes no memory.
+func shared(s []byte) string {
+	switch string(s) {
+	case TypeDecision:
+		return TypeDecision
+	case TypeWrit:
+		return TypeWrit
+	case TypeOutcome:
+		return TypeOutcome
+	case string(Allow):
+		return string(Allow)
+	case string(Deny):
+		return string(Deny)
+	case string(StageRequest):
+		return string(StageRequest)
+	case string(StageApply):
+		return string(StageApply)
+	case string(StatusApplied):
+		return string(StatusApplied)
+	}
+	return string(s)
 }

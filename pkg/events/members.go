@@ -4,7 +4,8 @@ import "bytes"
 
 // Members hands the members of a JSON object to take, in order, while it reads
 // them: names and values as they stand. It reports false for what it does not
-// understand, which encoding/json is to read then: odd names, white space. It finds where values end; whether they are JSON is not asked.
+// understand, which encoding/json is to read then: odd names, white space. It finds
+// where values end; whether they are JSON is not asked.
 func Members(object []byte, take func(name, value []byte) bool) bool {
 	if len(object) < 2 || object[0] != '{' || object[len(object)-1] != '}' {
 		return false
@@ -90,11 +91,9 @@ func text(value []byte, into *string) bool {
 		return false
 	}
 	s := value[1 : len(value)-1]
-	for _, c := range s {
-		if c < ' ' || c > '~' || c == '\\' {
-			return false
-		}
+	if !literal(s) {
+		return false
 	}
-	*into = string(s)
+	*into = shared(s)
 	return true
 }

@@ -13,6 +13,9 @@ import (
 // there, which may serve for many messages; after an error e is of no use. What is in e
 // refers to data.
 func Skim(e *Event, data []byte) error {
+	if skimOwn(e, data) {
+		return nil
+	}
 	if err := envelope(e, data); err != nil {
 		return err
 	}
@@ -30,11 +33,38 @@ func Skim(e *Event, data []byte) error {
 	return err
 }
 
+// skimOwn is Skim for messages in the form that encode writes, and looks once for where
+// their parts end: it takes for the last one what lies before the seal, and Members
+// tells whether that is one object. It reports false for everything else.
+func skimOwn(e *Event, data []byte) bool {
+	*e = Event{}
+	if len(data) > MaxEvent || !parseWith(e, data, (*scanner).untilSeal) || len(e.RawDecision) > MaxRecord || len(e.RawOutcome) > MaxRecord {
+		return false
+	}
+	switch e.Type {
+	case TypeWrit:
+		return ownDecision(e) && ownCommand(e)
+	case TypeDecision:
+		return ownDecision(e)
+	case TypeOutcome:
+		return ownOutcome(e)
+	}
+	return false
+}
+
 // skimDecision reads what Verify needs of a decision as writ encodes it, and
 // leaves anything else to encoding/json.
 func skimDecision(e *Event) error {
+	if ownDecision(e) {
+		return nil
+	}
+	e.Decision = Decision{}
+	return read("decision", e.RawDecision, &e.Decision)
+}
+
+func ownDecision(e *Event) bool {
 	d := &e.Decision
-	if Members(e.RawDecision, func(name, v []byte) bool {
+	return Members(e.RawDecision, func(name, v []byte) bool {
 		switch string(name) {
 		case "id":
 			return text(v, &d.ID)
@@ -71,16 +101,20 @@ func skimDecision(e *Event) error {
 			})
 		}
 		return true
-	}) {
-		return nil
-	}
-	*d = Decision{}
-	return read("decision", e.RawDecision, d)
+	})
 }
 
 func skimCommand(e *Event) error {
+	if ownCommand(e) {
+		return nil
+	}
+	e.Command = Command{}
+	return read("command", e.RawCommand, &e.Command)
+}
+
+func ownCommand(e *Event) bool {
 	c := &e.Command
-	if Members(e.RawCommand, func(name, v []byte) bool {
+	return Members(e.RawCommand, func(name, v []byte) bool {
 		switch string(name) {
 		case "id":
 			return text(v, &c.ID)
@@ -96,16 +130,20 @@ func skimCommand(e *Event) error {
 			return text(v, &c.PrincipalID)
 		}
 		return true
-	}) {
-		return nil
-	}
-	*c = Command{}
-	return read("command", e.RawCommand, c)
+	})
 }
 
 func skimOutcome(e *Event) error {
+	if ownOutcome(e) {
+		return nil
+	}
+	e.Outcome = Outcome{}
+	return read("outcome", e.RawOutcome, &e.Outcome)
+}
+
+func ownOutcome(e *Event) bool {
 	o := &e.Outcome
-	if Members(e.RawOutcome, func(name, v []byte) bool {
+	return Members(e.RawOutcome, func(name, v []byte) bool {
 		switch string(name) {
 		case "id":
 			return text(v, &o.ID)
@@ -125,11 +163,7 @@ func skimOutcome(e *Event) error {
 			return err == nil && v[0] != '0'
 		}
 		return true
-	}) {
-		return nil
-	}
-	*o = Outcome{}
-	return read("outcome", e.RawOutcome, o)
+	})
 }
 
 // envelope reads an event without its parts into e.

@@ -4,11 +4,11 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
-	"golang.org/x/sync/semaphore"
 
 	"github.com/writ-project/writ/pkg/events"
 	"github.com/writ-project/writ/pkg/fault"
@@ -44,13 +44,12 @@ func (l *Ledger) Follow(ctx context.Context, from uint64, fn func(context.Contex
 	}
 	defer msgs.Stop()
 
-	records := make(chan Record, followMessages)
-	room := semaphore.NewWeighted(followBytes)
+	ready := &gathered{some: make(chan struct{}, 1), taken: make(chan struct{}, 1)}
 	failed := make(chan error, 1)
 	pumped := make(chan struct{})
 	go func() {
 		defer close(pumped)
-		failed <- pump(ctx, msgs, records, room)
+		failed <- pump(ctx, msgs, ready)
 	}()
 	defer func() { // the pump ends before Follow does
 		cancel()
@@ -60,28 +59,14 @@ func (l *Ledger) Follow(ctx context.Context, from uint64, fn func(context.Contex
 
 	next := from
 	for {
-		var batch []Record
 		select {
-		case r := <-records:
-			batch = append(make([]Record, 0, min(len(records)+1, followMessages)), r)
+		case <-ready.some:
 		case err := <-failed:
 			return err
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-		bytes := len(batch[0].Data)
-		room.Release(size(batch[0]))
-	gather:
-		for len(batch) < followMessages && bytes < followBytes {
-			select {
-			case r := <-records:
-				batch = append(batch, r)
-				bytes += len(r.Data)
-				room.Release(size(r))
-			default:
-				break gather
-			}
-		}
+		batch := ready.take()
 		for _, r := range batch {
 			// The reader covers every subject of the stream, and nothing can be
 			// deleted from it, so sequences follow each other. Only the start may
@@ -91,16 +76,60 @@ func (l *Ledger) Follow(ctx context.Context, from uint64, fn func(context.Contex
 			}
 			next = r.Sequence + 1
 		}
+		if len(batch) == 0 { // they were there the last time
+			continue
+		}
 		if err := fn(ctx, batch); err != nil {
 			return err
 		}
 	}
 }
 
-// size is what a record takes of the room for those that are kept ready.
-func size(r Record) int64 { return int64(min(len(r.Data), followBytes)) }
+// gathered is the batch that is being made ready while the one before is worked on.
+type gathered struct {
+	mu      sync.Mutex
+	records []Record
+	bytes   int
+	some    chan struct{} // filled when there are records
+	taken   chan struct{} // filled when there is room again
+}
 
-func pump(ctx context.Context, msgs jetstream.MessagesContext, out chan<- Record, room *semaphore.Weighted) error {
+// add waits for room.
+func (g *gathered) add(ctx context.Context, r Record) error {
+	g.mu.Lock()
+	for len(g.records) >= followMessages || g.bytes > 0 && g.bytes+len(r.Data) > followBytes {
+		g.mu.Unlock()
+		select {
+		case <-g.taken:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		g.mu.Lock()
+	}
+	g.records, g.bytes = append(g.records, r), g.bytes+len(r.Data)
+	g.mu.Unlock()
+	signal(g.some)
+	return nil
+}
+
+// take gives what there is.
+func (g *gathered) take() []Record {
+	g.mu.Lock()
+	batch := g.records
+	g.records, g.bytes = make([]Record, 0, len(batch)), 0 // the next one may be as large
+	g.mu.Unlock()
+	signal(g.taken)
+	return batch
+}
+
+func signal(c chan<- struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+func pump(ctx context.Context, msgs jetstream.MessagesContext, to *gathered) error {
 	for {
 		m, err := msgs.Next(jetstream.NextContext(ctx))
 		if err != nil {
@@ -110,14 +139,8 @@ func pump(ctx context.Context, msgs jetstream.MessagesContext, out chan<- Record
 		if err != nil {
 			return fault.Unreachable(Dependency, err)
 		}
-		r := record(m, meta)
-		if err := room.Acquire(ctx, size(r)); err != nil {
+		if err := to.add(ctx, record(m, meta)); err != nil {
 			return err
-		}
-		select {
-		case out <- r:
-		case <-ctx.Done():
-			return ctx.Err()
 		}
 	}
 }
