@@ -82,7 +82,8 @@ var MaxID = ID{math.MaxUint64, math.MaxUint64}
 
 // String is the id as Redis writes it.
 func (i ID) String() string {
-	return strconv.FormatUint(i.Ms, 10) + "-" + strconv.FormatUint(i.Sequence, 10)
+	var b [41]byte // two numbers of 20 digits
+	return string(strconv.AppendUint(append(strconv.AppendUint(b[:0], i.Ms, 10), '-'), i.Sequence, 10))
 }
 
 // Less tells whether i comes before other: by time, then by sequence.

@@ -3,6 +3,7 @@ package telemetry
 import (
 	"context"
 	"net/textproto"
+	"strings"
 
 	"github.com/nats-io/nats.go"
 	"go.opentelemetry.io/otel/propagation"
@@ -23,6 +24,16 @@ func Inject(ctx context.Context, header nats.Header) {
 func Extract(ctx context.Context, header nats.Header) context.Context {
 	return propagator.Extract(ctx, carrier(header))
 }
+
+// Sampled tells whether a message's header names a span that somebody will see: without
+// reading more of it (W3C Trace Context, 3.2.2.5.1).
+func Sampled(header nats.Header) bool {
+	v := carrier(header).Get("traceparent")
+	return len(v) >= traceparent && strings.IndexByte("13579bdf", v[traceparent-1]) >= 0
+}
+
+// traceparent is the length of version, trace-id, parent-id and trace-flags.
+const traceparent = 55
 
 // carrier writes names as the specification spells them, in lower case: NATS headers are case-sensitive. Reading also
 // accepts the spelling of publishers that treat them as HTTP headers.

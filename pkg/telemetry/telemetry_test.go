@@ -179,6 +179,20 @@ func TestUnknownExporterIsNamed(t *testing.T) {
 	}
 }
 
+// Sampled is what Extract's span says.
+func TestSampledAsExtractSays(t *testing.T) {
+	const parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-"
+	for _, header := range []nats.Header{
+		nil, {}, {"traceparent": {""}}, {"traceparent": {parent + "00"}}, {"traceparent": {parent + "01"}}, {"traceparent": {parent + "02"}},
+		{"traceparent": {parent + "03"}}, {"Traceparent": {parent + "01"}}, {"traceparent": {parent}}, {"traceparent": {parent + "0"}}, {"tracestate": {"a=b"}},
+	} {
+		want := trace.SpanContextFromContext(telemetry.Extract(t.Context(), header)).IsSampled()
+		if got := telemetry.Sampled(header); got != want {
+			t.Errorf("%v: %t, want %t", header, got, want)
+		}
+	}
+}
+
 func TestLogsCarryTheTraceAtTheTopLevel(t *testing.T) {
 	tel := setup(t, "api")
 	ctx, span := tel.Tracer().Start(t.Context(), "request")

@@ -18,7 +18,7 @@ import (
 type converted struct {
 	audit.Batch
 	taken      int                // messages
-	traces     []context.Context  // of Items
+	traces     []context.Context  // of Items; nil if not sampled
 	checkpoint *events.Checkpoint // the last one in the batch
 }
 
@@ -89,7 +89,11 @@ func (f *follower) convert(ctx context.Context, batch []message, known bool) (*c
 			ms = max(ms, uint64(max(m.Time.UnixMilli(), 0)))
 			m.item.ID = audit.ID{Ms: ms, Sequence: m.Sequence}
 			c.Items = append(c.Items, m.item)
-			c.traces = append(c.traces, telemetry.Extract(context.Background(), m.Header))
+			var traced context.Context
+			if telemetry.Sampled(m.Header) { // nobody would see the others, and there are many
+				traced = telemetry.Extract(context.Background(), m.Header)
+			}
+			c.traces = append(c.traces, traced)
 		}
 	}
 	return c, nil
