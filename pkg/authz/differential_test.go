@@ -1,12 +1,9 @@
 package authz
 
 import (
-	"context"
 	"database/sql"
-	"errors"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"reflect"
 	"runtime/debug"
@@ -72,8 +69,8 @@ func diffSeed(t *testing.T) uint64 {
 
 func TestPlanSelectsWhatCheckAllows(t *testing.T) {
 	want := diffCases(t)
-	if raceDetector {
-		withoutRaceDetector(t)
+	if testkit.Race {
+		testkit.WithoutRace(t, elsewhere...)
 		want = min(want, diffUnderRace)
 	}
 	seed := diffSeed(t)
@@ -133,36 +130,18 @@ func TestPlanOfAPDPSelectsWhatItAllows(t *testing.T) {
 }
 
 // diffUnderRace is how many cases are also run under the race detector.
-const diffUnderRace = 1000
+const diffUnderRace = 300
 
 // elsewhere are tests that compare as much in one goroutine as well: under the
-// race detector they are run by withoutRaceDetector, together with its test.
-const elsewhere = "TestWrongMappingsAreNoticed|TestPlanOfAPDPSelectsWhatItAllows|TestPlansAgree"
+// race detector they are run without it, by TestPlanSelectsWhatCheckAllows.
+var elsewhere = []string{"TestWrongMappingsAreNoticed", "TestPlanOfAPDPSelectsWhatItAllows", "TestPlansAgree"}
 
 // ranElsewhere tells a test of elsewhere to leave it at that.
 func ranElsewhere(t *testing.T) bool {
-	if raceDetector {
+	if testkit.Race {
 		t.Log("run without the race detector, by TestPlanSelectsWhatCheckAllows")
 	}
-	return raceDetector
-}
-
-// withoutRaceDetector runs the test again, with all its cases, in a process of
-// its own: what is compared is one goroutine's, and the race detector makes it
-// five times as slow.
-func withoutRaceDetector(t *testing.T) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)
-	defer cancel()
-	again := exec.CommandContext(ctx, "go", "test", "-race=false", "-count=1", "-timeout=7m", "-v", "-run=^("+t.Name()+"|"+elsewhere+")$", ".")
-	out, err := again.CombinedOutput()
-	t.Logf("%s\n%s", again, out)
-	switch {
-	case err != nil:
-		t.Error(err)
-	case strings.Contains(string(out), "--- SKIP"):
-		testkit.Need(t, "all that the test needs", errors.New("it was skipped"))
-	}
+	return testkit.Race
 }
 
 // differ compares all rounds with what a database selects.

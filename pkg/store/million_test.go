@@ -1,13 +1,10 @@
 package store
 
 import (
-	"context"
 	"database/sql"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"regexp"
 	"strings"
 	"testing"
@@ -36,8 +33,8 @@ func bulk() int {
 // the filters of query plans, and has the database tell what it read: a page's
 // worth of an index, for whoever asks, wherever the page is.
 func TestAPageIsAllThatIsRead(t *testing.T) {
-	if raceDetector {
-		withoutRaceDetector(t)
+	if testkit.Race { // SQLite is C turned into Go here: fifty times as slow
+		testkit.WithoutRace(t)
 		return
 	}
 	bySchema, byShape := engine(t, "../../policies"), shaped(t)
@@ -116,23 +113,6 @@ func TestAPageIsAllThatIsRead(t *testing.T) {
 			}
 		}
 	})
-}
-
-// withoutRaceDetector runs the test again in a process of its own. SQLite is C
-// turned into Go here: the race detector makes it fifty times as slow, and in
-// one reader after the other there is no race to be found.
-func withoutRaceDetector(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), 6*time.Minute)
-	defer cancel()
-	again := exec.CommandContext(ctx, "go", "test", "-race=false", "-count=1", "-timeout=5m", "-v", "-run=^"+t.Name()+"$", ".")
-	out, err := again.CombinedOutput()
-	t.Logf("%s\n%s", again, out)
-	switch {
-	case err != nil:
-		t.Error(err)
-	case strings.Contains(string(out), "--- SKIP"):
-		testkit.Need(t, "all that the test needs", errors.New("it was skipped"))
-	}
 }
 
 func with(attr map[string]any, name string, value any) map[string]any {

@@ -1,0 +1,6 @@
+//go:build race
+
+package testkit
+
+// Race tells that the test runs under the race detector.
+const Race = true
