@@ -17,7 +17,7 @@ import (
 // Limits of one batch that Follow hands over, of what it keeps ready for the
 // next one, and (bytes) of what the connection holds for it.
 const (
-	followMessages = 512
+	followMessages = 1024
 	followBytes    = 8 << 20
 )
 

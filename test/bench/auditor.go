@@ -24,7 +24,7 @@ import (
 
 // auditorPerSecond is about how many entries the auditor copies in a second: it is given as many as keep it busy for
 // the time that the parts are driven.
-const auditorPerSecond = 30_000
+const auditorPerSecond = 90_000
 
 // auditorRounds are how often it copies all of it, each time after the same entries were added to the same redis-server
 // by pipelined XADD: what else the machine does meanwhile touches both. The round with the median ratio is told.
