@@ -54,6 +54,7 @@ func (w *Writer) begin(ctx context.Context) (*follower, error) {
 		f.edges = nil
 	}
 	f.head = head
+	w.begun++
 	if err := f.base(ctx); err != nil {
 		return nil, err
 	}

@@ -17,7 +17,10 @@ const (
 )
 
 // snapshot is what may be signed: it is in Redis, and computed from the ledger.
-type snapshot struct{ *trees }
+type snapshot struct {
+	*trees
+	begun uint64 // which beginning it goes back to: Redis may have lost a checkpoint before
+}
 
 // sizes are those of both trees; the zero value is of no checkpoint.
 type sizes struct {
@@ -60,12 +63,15 @@ func (s *signer) due(of sizes) bool {
 // signEvery. Readers get it from Redis; the ledger keeps it.
 func (w *Writer) sign(ctx context.Context) {
 	var served sizes
+	var begun uint64
 	var at time.Time
 	for pause(ctx, signLook) {
 		now := w.current.Load()
 		if now == nil {
-			served = sizes{} // Redis may have lost it
 			continue
+		}
+		if now.begun != begun {
+			served, begun = sizes{}, now.begun
 		}
 		have := sizes{now.Decisions.Size(), now.Outcomes.Size(), true}
 		due := w.signer.due(have)

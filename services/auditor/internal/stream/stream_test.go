@@ -235,9 +235,11 @@ func TestLostRedisIsFilledAgain(t *testing.T) {
 		_, stop := r.start()
 		r.fill(300)
 		r.equal()
+		r.verified()
 		before := need(r.streams())(t)
 		must(t, r.rdb.FlushAll(t.Context()).Err()) // noticed without traffic
 		r.equal()
+		r.verified() // which needs a checkpoint, however soon all was there again
 		if after := need(r.streams())(t); fmt.Sprint(before) != fmt.Sprint(after) {
 			t.Fatal("the bytes differ")
 		}

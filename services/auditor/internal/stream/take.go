@@ -172,7 +172,7 @@ func (f *follower) arrived(context.Context) error {
 	f.position.Store(f.head.Sequence)
 	f.sound()
 	if f.own.sequence >= f.signed {
-		f.current.Store(&snapshot{f.own})
+		f.current.Store(&snapshot{f.own, f.begun})
 	}
 	return nil
 }

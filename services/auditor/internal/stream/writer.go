@@ -63,6 +63,7 @@ type Writer struct {
 	metrics
 
 	own      *trees                   // of Run's goroutine
+	begun    uint64                   // of Run's goroutine: how often it has begun
 	position atomic.Uint64            // ledger sequence up to which all is in Redis
 	wrong    atomic.Pointer[string]   // what contradicts; nil if nothing does
 	current  atomic.Pointer[snapshot] // what may be signed; nil: nothing
