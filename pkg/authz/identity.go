@@ -85,25 +85,11 @@ func indexIdentity(t *runtimev1.RuleTable, dir string) (*identityIndex, error) {
 	x := &identityIndex{constants: map[string]bool{}, principals: map[string]bool{}, judged: map[string]bool{}}
 	for _, row := range t.GetRules() {
 		r := idReader{constants: x.constants, idUse: idUse{compared: map[string]bool{}, seen: map[string]bool{}}}
-		r.condition(row.GetCondition())
-		r.condition(row.GetDerivedRoleCondition())
-		for _, params := range []*runtimev1.RuleTable_RuleRow_Params{row.GetParams(), row.GetDerivedRoleParams()} {
-			for _, v := range params.GetOrderedVariables() {
-				r.compiled(v.GetExpr())
-			}
-		}
-		if when := row.GetEmitOutput().GetWhen(); when != nil {
-			r.compiled(when.GetRuleActivated())
-			r.compiled(when.GetConditionNotMet())
-		}
-		action := nameOf(row.GetAction())
-		if row.GetAllowActions() != nil {
-			action = nameOf("*") // a role policy's list of actions
-		}
+		readRule(&r, row)
 		if id := row.GetPrincipal(); id != "" {
 			x.principals[bare(id)] = true
 		}
-		x.rules = append(x.rules, ruleIDs{nameOf(row.GetResource()), action, r.idUse})
+		x.rules = append(x.rules, ruleIDs{nameOf(row.GetResource()), actionOf(row), r.idUse})
 	}
 	return x, x.readSchemas(dir)
 }
@@ -134,30 +120,6 @@ type idReader struct {
 }
 
 func (r *idReader) everything() { r.principal, r.resource, r.attrs = true, true, true }
-
-func (r *idReader) condition(c *runtimev1.Condition) {
-	switch {
-	case c == nil:
-	case c.GetExpr() != nil:
-		r.compiled(c.GetExpr())
-	default:
-		for _, list := range []*runtimev1.Condition_ExprList{c.GetAll(), c.GetAny(), c.GetNone()} {
-			for _, sub := range list.GetExpr() {
-				r.condition(sub)
-			}
-		}
-	}
-}
-
-func (r *idReader) compiled(e *runtimev1.Expr) {
-	switch {
-	case e == nil:
-	case e.GetChecked().GetExpr() == nil: // no syntax tree: it may use anything
-		r.everything()
-	default:
-		r.expr(e.GetChecked().GetExpr())
-	}
-}
 
 func (r *idReader) expr(e *exprpb.Expr) {
 	switch k := e.GetExprKind().(type) {

@@ -25,31 +25,17 @@ func indexReads(t *runtimev1.RuleTable) readIndex {
 	shared := (*reader)(&index.all)
 	for _, p := range t.GetPolicyDerivedRoles() {
 		for _, d := range p.GetDerivedRoles() {
-			shared.condition(d.GetCondition())
+			readCondition(shared, d.GetCondition())
 			for _, v := range d.GetOrderedVariables() {
-				shared.compiled(v.GetExpr())
+				readCompiled(shared, v.GetExpr())
 			}
 		}
 	}
 	for _, row := range t.GetRules() {
 		var reads Reads
 		r := (*reader)(&reads)
-		r.condition(row.GetCondition())
-		r.condition(row.GetDerivedRoleCondition())
-		for _, params := range []*runtimev1.RuleTable_RuleRow_Params{row.GetParams(), row.GetDerivedRoleParams()} {
-			for _, v := range params.GetOrderedVariables() {
-				r.compiled(v.GetExpr())
-			}
-		}
-		if when := row.GetEmitOutput().GetWhen(); when != nil {
-			r.compiled(when.GetRuleActivated())
-			r.compiled(when.GetConditionNotMet())
-		}
-		action := nameOf(row.GetAction())
-		if row.GetAllowActions() != nil {
-			action = nameOf("*") // a role policy's list of actions
-		}
-		index.rules = append(index.rules, ruleReads{nameOf(row.GetResource()), action, reads})
+		readRule(r, row)
+		index.rules = append(index.rules, ruleReads{nameOf(row.GetResource()), actionOf(row), reads})
 	}
 	return index
 }
@@ -70,30 +56,6 @@ func (x readIndex) of(kind, action string) Reads {
 type reader Reads
 
 func (r *reader) everything() { *r = reader{ResourceID: true, Request: true, Clock: true} }
-
-func (r *reader) condition(c *runtimev1.Condition) {
-	switch {
-	case c == nil:
-	case c.GetExpr() != nil:
-		r.compiled(c.GetExpr())
-	default:
-		for _, list := range []*runtimev1.Condition_ExprList{c.GetAll(), c.GetAny(), c.GetNone()} {
-			for _, sub := range list.GetExpr() {
-				r.condition(sub)
-			}
-		}
-	}
-}
-
-func (r *reader) compiled(e *runtimev1.Expr) {
-	switch {
-	case e == nil:
-	case e.GetChecked().GetExpr() == nil: // no syntax tree: it may read anything
-		r.everything()
-	default:
-		r.expr(e.GetChecked().GetExpr())
-	}
-}
 
 func (r *reader) expr(e *exprpb.Expr) {
 	switch k := e.GetExprKind().(type) {
