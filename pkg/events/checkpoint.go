@@ -12,8 +12,8 @@ type Checkpoint struct {
 	ID string `json:"id"`
 	// Key names the audit key that signed: 8 hex digits.
 	Key string `json:"key"`
-	// Sequence is the ledger sequence up to which the two logs account for every
-	// message. It is below that of the message with the checkpoint.
+	// Sequence is the address on the ledger up to which the two logs account for
+	// every event. It is below that of the checkpoint itself.
 	Sequence uint64 `json:"sequence"`
 	// Decisions and Outcomes are the logs' checkpoints as signed notes (C2SP
 	// tlog-checkpoint).
@@ -29,7 +29,7 @@ func CheckpointID(key string, decisions, outcomes int64) string {
 }
 
 // CheckpointSubject is writ.checkpoint.<key>.
-func CheckpointSubject(key string) string { return prefixCheckpoint + "." + Token(key) }
+func CheckpointSubject(key string) string { return prefixCheckpoint + Token(key) }
 
 // NewCheckpoint seals and encodes a checkpoint.
 func NewCheckpoint(keys *Keyring, c *Checkpoint) (Message, error) {
@@ -38,7 +38,7 @@ func NewCheckpoint(keys *Keyring, c *Checkpoint) (Message, error) {
 		return Message{}, fmt.Errorf("encode checkpoint %s: %w", c.ID, err)
 	}
 	m := Message{ID: c.ID, Subject: CheckpointSubject(c.Key)}
-	m.Data = encode(header{id: m.ID, kind: TypeCheckpoint, source: "/writ/auditor", subject: "audit/" + c.Key, at: c.At},
+	m.Data = encode(header{id: m.ID, kind: TypeCheckpoint, source: SourceAuditor, subject: "audit/" + c.Key, at: c.At},
 		keys.Seal(raw), part{"checkpoint", raw})
 	return m, sized(m)
 }

@@ -28,9 +28,6 @@ const (
 	TypeCheckpoint = "writ.checkpoint.v1"
 )
 
-// ContentType is the message header's value (CloudEvents NATS binding, structured mode).
-const ContentType = "application/cloudevents+json"
-
 // MaxEvent is the size of the largest event, in bytes: a body of 1 MiB, its
 // decision and the envelope.
 const MaxEvent = 1<<20 + 256<<10
@@ -44,11 +41,16 @@ const MaxRecord = 1<<16 - 1
 // expiry is judged.
 const Leeway = time.Minute
 
-// Message is an event ready for the ledger.
+// Message is an event ready for the ledger, which puts those that are appended
+// at the same moment into one message.
 type Message struct {
-	ID      string // the CloudEvents id and the Nats-Msg-Id
-	Subject string
-	Data    []byte
+	ID string // the CloudEvents id
+	// Subject is where it goes; "" for a command, which goes to the shard of Resource.
+	Subject  string
+	Resource string // the id of the resource, for a command
+	Data     []byte
+	// Trace is the W3C traceparent that the event is to carry; "" for none.
+	Trace string
 }
 
 // Event is an event read from the ledger. The Raw fields alias the message.
@@ -57,6 +59,8 @@ type Event struct {
 	Type string
 	Time time.Time
 	Seal Seal
+	// Trace is the W3C traceparent, "" for none. It is not sealed.
+	Trace string
 
 	RawDecision   json.RawMessage
 	RawCommand    json.RawMessage
@@ -71,8 +75,8 @@ type Event struct {
 
 // NewWrit binds the command to the decision, seals the decision and encodes
 // both as one message whose id is the command's. d.Command is overwritten;
-// the writ expires at expires.
-func NewWrit(keys *Keyring, d *Decision, c *Command, expires time.Time) (Message, error) {
+// the writ expires at expires. source is one of the Source constants.
+func NewWrit(keys *Keyring, source string, d *Decision, c *Command, expires time.Time) (Message, error) {
 	rawCommand, err := marshal(c)
 	if err != nil {
 		return Message{}, fmt.Errorf("encode command %s: %w", c.ID, err)
@@ -82,41 +86,42 @@ func NewWrit(keys *Keyring, d *Decision, c *Command, expires time.Time) (Message
 	if err != nil {
 		return Message{}, fmt.Errorf("encode decision %s: %w", d.ID, err)
 	}
-	m := Message{ID: c.ID, Subject: CommandSubject(c.Kind, Partition(c.ResourceID), c.Action)}
-	m.Data = encode(header{id: m.ID, kind: TypeWrit, source: d.source(), subject: c.Kind + "/" + c.ResourceID, at: c.IssuedAt},
+	m := Message{ID: c.ID, Resource: c.ResourceID}
+	m.Data = encode(header{id: m.ID, kind: TypeWrit, source: source, subject: c.Kind + "/" + c.ResourceID, at: c.IssuedAt},
 		keys.Seal(rawDecision), part{"decision", rawDecision}, part{"command", rawCommand})
 	return m, errors.Join(bounded("decision", d.ID, rawDecision), sized(m))
 }
 
+// The sources of events: which service took the decision, applied the command
+// or signed the checkpoint.
+const (
+	SourceAPI     = "/writ/api"
+	SourceWorker  = "/writ/worker"
+	SourceAuditor = "/writ/auditor"
+)
+
 // RouteJob begins the route of what a background job of the worker's asked for.
 const RouteJob = "job "
 
-// source names the service that took the decision.
-func (d *Decision) source() string {
-	if d.Stage == StageApply || strings.HasPrefix(d.Request.Route, RouteJob) {
-		return "/writ/worker"
-	}
-	return "/writ/api"
-}
-
 // NewDecision seals and encodes a decision that permits no command.
-func NewDecision(keys *Keyring, d *Decision) (Message, error) {
+func NewDecision(keys *Keyring, source string, d *Decision) (Message, error) {
 	raw, err := marshal(d)
 	if err != nil {
 		return Message{}, fmt.Errorf("encode decision %s: %w", d.ID, err)
 	}
-	return DecisionMessage(keys, d, raw)
+	return DecisionMessage(keys, source, d, raw)
 }
 
 // DecisionMessage encodes a decision whose bytes exist already.
-func DecisionMessage(keys *Keyring, d *Decision, raw []byte) (Message, error) {
-	m := Message{ID: d.ID, Subject: DecisionSubject(d.Resource.Kind, d.Action, d.Effect)}
-	m.Data = encode(header{id: m.ID, kind: TypeDecision, source: d.source(), subject: d.Resource.Kind + "/" + d.Resource.ID, at: d.EvaluatedAt},
+func DecisionMessage(keys *Keyring, source string, d *Decision, raw []byte) (Message, error) {
+	m := Message{ID: d.ID, Subject: SubjectDecisions}
+	m.Data = encode(header{id: m.ID, kind: TypeDecision, source: source, subject: d.Resource.Kind + "/" + d.Resource.ID, at: d.EvaluatedAt},
 		keys.Seal(raw), part{"decision", raw})
 	return m, errors.Join(bounded("decision", d.ID, raw), sized(m))
 }
 
-// NewOutcome seals and encodes an outcome.
+// NewOutcome seals and encodes an outcome. Its subject is for the caller to
+// say: OutcomeSubject or SubjectStytchOutcomes.
 func NewOutcome(keys *Keyring, o *Outcome) (Message, error) {
 	raw, err := marshal(o)
 	if err != nil {
@@ -127,8 +132,8 @@ func NewOutcome(keys *Keyring, o *Outcome) (Message, error) {
 
 // OutcomeMessage encodes an outcome whose bytes exist already.
 func OutcomeMessage(keys *Keyring, o *Outcome, raw []byte) (Message, error) {
-	m := Message{ID: o.ID, Subject: OutcomeSubject(o.Kind, o.Action, o.Status)}
-	m.Data = encode(header{id: m.ID, kind: TypeOutcome, source: "/writ/worker", subject: o.Kind + "/" + o.ResourceID, at: o.At},
+	m := Message{ID: o.ID}
+	m.Data = encode(header{id: m.ID, kind: TypeOutcome, source: SourceWorker, subject: o.Kind + "/" + o.ResourceID, at: o.At},
 		keys.Seal(raw), part{"outcome", raw})
 	return m, errors.Join(bounded("outcome", o.ID, raw), sized(m))
 }
@@ -184,7 +189,7 @@ func encode(h header, s Seal, parts ...part) []byte {
 		size += len(p.raw) + 16
 	}
 	b := make([]byte, 0, size)
-	b = append(b, `{"specversion":"1.0","id":`...)
+	b = append(b, opening+`"id":`...)
 	b = appendString(b, h.id)
 	b = append(b, `,"source":`...)
 	b = appendString(b, h.source)
@@ -251,6 +256,7 @@ func parseAny(e *Event, data []byte) error {
 		ID          string    `json:"id"`
 		Type        string    `json:"type"`
 		Time        time.Time `json:"time"`
+		Trace       string    `json:"traceparent"`
 		Data        struct {
 			Decision   json.RawMessage `json:"decision"`
 			Command    json.RawMessage `json:"command"`
@@ -268,7 +274,7 @@ func parseAny(e *Event, data []byte) error {
 	if env.ID == "" {
 		return fmt.Errorf("%w: no id", ErrMalformed)
 	}
-	e.ID, e.Type, e.Time, e.Seal = env.ID, env.Type, env.Time, env.Data.Seal
+	e.ID, e.Type, e.Time, e.Seal, e.Trace = env.ID, env.Type, env.Time, env.Data.Seal, env.Trace
 	e.RawDecision, e.RawCommand, e.RawOutcome, e.RawCheckpoint = env.Data.Decision, env.Data.Command, env.Data.Outcome, env.Data.Checkpoint
 	return nil
 }
@@ -285,7 +291,8 @@ func read(name string, raw json.RawMessage, into any) error {
 
 // Verify checks an event against the subject on which it stood: the seal, and
 // for a writ that decision and command belong together and permit this act.
-// It reports ErrSeal or ErrMismatch. It does not judge the expiry: see Expired.
+// It reports ErrSeal or ErrMismatch. It does not judge the expiry (see Expired)
+// nor whether a command stands in the right shard: see InShard.
 func (e *Event) Verify(keys *Keyring, subject string) error {
 	if e.Type == TypeOutcome {
 		if err := keys.Verify(e.RawOutcome, e.Seal); err != nil {
@@ -294,7 +301,7 @@ func (e *Event) Verify(keys *Keyring, subject string) error {
 		o := &e.Outcome
 		return fits(
 			match{"id", e.ID, o.ID},
-			match{"subject", subject, OutcomeSubject(o.Kind, o.Action, o.Status)},
+			match{"subject", below(prefixOutcome, subject), prefixOutcome},
 		)
 	}
 	if e.Type == TypeCheckpoint {
@@ -314,10 +321,11 @@ func (e *Event) Verify(keys *Keyring, subject string) error {
 		if d.Stage == StageRequest && d.Command != nil {
 			return fmt.Errorf("%w: the decision was taken out of its writ", ErrMismatch)
 		}
-		return fits(
-			match{"id", e.ID, d.ID},
-			match{"subject", subject, DecisionSubject(d.Resource.Kind, d.Action, d.Effect)},
-		)
+		on := match{"subject", subject, SubjectDecisions}
+		if d.Stage == StageApply { // it stands before the outcome that it led to
+			on = match{"subject", below(prefixOutcome, subject), prefixOutcome}
+		}
+		return fits(match{"id", e.ID, d.ID}, on)
 	}
 	c := &e.Command
 	if d.Command == nil || d.Effect != Allow || d.Stage != StageRequest {
@@ -332,8 +340,25 @@ func (e *Event) Verify(keys *Keyring, subject string) error {
 		match{"kind", c.Kind, d.Resource.Kind},
 		match{"resource", c.ResourceID, d.Resource.ID},
 		match{"tenant", c.Tenant, d.Tenant},
-		match{"subject", subject, CommandSubject(c.Kind, Partition(c.ResourceID), c.Action)},
+		match{"subject", below(prefixCommand, subject), prefixCommand},
 	)
+}
+
+// below gives prefix if subject is one of those that begin with it, else subject.
+func below(prefix, subject string) string {
+	if rest, ok := strings.CutPrefix(subject, prefix); ok && rest != "" {
+		return prefix
+	}
+	return subject
+}
+
+// InShard reports ErrMismatch for a command that does not belong into the shard
+// in which it stood: applied there it would leave its resource's order.
+func (e *Event) InShard(shard, shards int) error {
+	if want := Shard(e.Command.ResourceID, shards); want != shard {
+		return fmt.Errorf("%w: a command of shard %d in shard %d", ErrMismatch, want, shard)
+	}
+	return nil
 }
 
 // Expired reports ErrExpired when the writ's permission had ended at now, with

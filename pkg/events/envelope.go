@@ -16,7 +16,9 @@ func parseOwn(e *Event, data []byte) bool { return parseWith(e, data, (*scanner)
 // parseWith is parseOwn; last takes the last part, up to the seal.
 func parseWith(e *Event, data []byte, last func(*scanner) []byte) bool {
 	r := scanner{data, true}
-	r.literal(`{"specversion":"1.0","id":"`)
+	r.literal(opening)
+	e.Trace = string(r.trace())
+	r.literal(`"id":"`)
 	e.ID = string(r.text())
 	r.literal(`,"source":"`)
 	r.text()
@@ -64,6 +66,17 @@ func (r *scanner) literal(want string) {
 	if r.ok = r.ok && len(r.rest) >= len(want) && string(r.rest[:len(want)]) == want; r.ok {
 		r.rest = r.rest[len(want):]
 	}
+}
+
+// trace takes the traceparent, if there is one.
+func (r *scanner) trace() []byte {
+	if !r.ok || len(r.rest) < len(beforeTrace) || string(r.rest[:len(beforeTrace)]) != beforeTrace {
+		return nil
+	}
+	r.rest = r.rest[len(beforeTrace):]
+	t := r.text()
+	r.literal(",")
+	return t
 }
 
 // text takes a string of printable ASCII without escapes and its closing quote.

@@ -1,8 +1,9 @@
 // Package events is writ's wire contract: the messages on the ledger, their
 // subjects, their encoding and their seal.
 //
-// A message is a CloudEvents 1.0 JSON document in structured mode, so the
-// message's bytes are the record. Its data is one of
+// An event is a CloudEvents 1.0 JSON document; its bytes are the record. A
+// message of the ledger holds 1 to 256 of them, those that were appended at the
+// same moment, as a CloudEvents JSON batch (Join, Split). An event's data is one of
 //
 //	{"decision": <decision>, "command": <command>, "seal": <seal>}   a writ
 //	{"decision": <decision>, "seal": <seal>}                         a decision
@@ -153,6 +154,9 @@ type Command struct {
 	// IfMatch are the versions of which the resource must have one when the
 	// command is applied; empty means any.
 	IfMatch []int64 `json:"if_match,omitempty"`
+	// Key stands for the principal's idempotency key, if there was one: of two
+	// commands with one Key and different ids the first one is applied.
+	Key string `json:"key,omitempty"`
 	// Fingerprint is the hex SHA-256 of what the client asked for, kept to tell
 	// a retry under an idempotency key from another request under the same key.
 	Fingerprint string `json:"fingerprint,omitempty"`
@@ -179,14 +183,14 @@ type Outcome struct {
 	// DecisionID is the decision that was acted on: the command's own, or the
 	// second one when the first had gone stale.
 	DecisionID string    `json:"decision_id"`
-	Sequence   uint64    `json:"sequence"` // of the command on the ledger
+	Sequence   Address   `json:"sequence"` // the command's address on the ledger
 	Attempts   int       `json:"attempts"`
 	At         time.Time `json:"at"`
 	TraceID    string    `json:"trace_id,omitempty"`
 }
 
 // OutcomeID is the id of the one final outcome of a command. It is derived, so
-// that publishing it again is recognized as the same.
+// that it is found again on the ledger.
 func OutcomeID(commandID string) string { return commandID + ".outcome" }
 
 // Notice is what the api instance that waits for a command is told when it is

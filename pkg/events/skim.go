@@ -151,8 +151,12 @@ func ownOutcome(e *Event) bool {
 			return text(v, &o.CommandID)
 		case "kind":
 			return text(v, &o.Kind)
+		case "resource_id":
+			return text(v, &o.ResourceID)
 		case "action":
 			return text(v, &o.Action)
+		case "tenant":
+			return text(v, &o.Tenant)
 		case "status":
 			return text(v, (*string)(&o.Status))
 		case "decision_id":

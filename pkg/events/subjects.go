@@ -3,6 +3,7 @@ package events
 import (
 	"fmt"
 	"hash/fnv"
+	"strconv"
 	"strings"
 )
 
@@ -13,72 +14,85 @@ const (
 	StreamJobs   = "JOBS"   // background jobs; a job leaves it when it is over
 )
 
-// The subjects' first two tokens; everything on the ledger starts with one of them.
+// The subjects of the ledger. A message is a batch of events (see Join), so a
+// subject tells who reads it, not what each event is about: for that there is
+// the feed (FeedSubject).
 const (
-	prefixCommand  = "writ.cmd"
-	prefixDecision = "writ.decision"
-	prefixOutcome  = "writ.outcome"
+	prefixCommand    = "writ.cmd."
+	prefixOutcome    = "writ.outcome."
+	prefixCheckpoint = "writ.checkpoint."
 
-	prefixCheckpoint = "writ.checkpoint"
+	// SubjectDecisions takes every decision that permits no command: reads,
+	// lists, denials.
+	SubjectDecisions = "writ.decision"
+	// SubjectStytchOutcomes takes the outcomes of commands that needed Stytch,
+	// which end when Stytch has answered, not in the order of a shard.
+	SubjectStytchOutcomes = prefixOutcome + "stytch"
 )
 
 // What the streams listen to.
 const (
-	AllCommands  = prefixCommand + ".>"
-	AllDecisions = prefixDecision + ".>"
-	AllOutcomes  = prefixOutcome + ".>"
-	// AllDenials are the decisions that denied.
-	AllDenials = prefixDecision + ".*.*." + string(Deny)
-
-	AllCheckpoints = prefixCheckpoint + ".>"
+	AllCommands    = prefixCommand + ">"
+	AllOutcomes    = prefixOutcome + ">"
+	AllCheckpoints = prefixCheckpoint + ">"
 	AllDead        = "writ.dead.>"
 	AllJobs        = "writ.job.>"
 )
 
-// Partitions is the number of partitions of commands. It is part of the wire
-// contract: changing it would move resources between partitions and so lose
-// their order.
-const Partitions = 16
+// MaxShards is the most shards that commands may be spread over.
+const MaxShards = 64
 
-// Partition gives the partition of a resource: FNV-1a of its id, modulo Partitions.
-func Partition(resourceID string) int {
+// Shard gives the shard of a resource: FNV-1a of its id, modulo the number of
+// shards (WRIT_LEDGER_SHARDS). All commands on one resource are in one shard,
+// which keeps them in order; another number of shards moves resources.
+func Shard(resourceID string, shards int) int {
 	h := fnv.New32a()
 	_, _ = h.Write([]byte(resourceID)) // never fails: hash.Hash
-	return int(h.Sum32() % Partitions)
+	return int(h.Sum32() % uint32(shards))
 }
 
-// CommandSubject is writ.cmd.<kind>.<partition>.<action>.
-func CommandSubject(kind string, partition int, action string) string {
-	return fmt.Sprintf("%s.%s.%02d.%s", prefixCommand, kind, partition, action)
+// CommandSubject is writ.cmd.<shard>.
+func CommandSubject(shard int) string { return prefixCommand + strconv.Itoa(shard) }
+
+// OutcomeSubject is writ.outcome.<shard>: what became of the commands of a shard.
+func OutcomeSubject(shard int) string { return prefixOutcome + strconv.Itoa(shard) }
+
+// FeedSubject is the core NATS subject on which the auditor tells of an event
+// when it is in the audit log: writ.feed.decision.<kind>.<action>.<effect>, of
+// a writ its decision, or writ.feed.outcome.<kind>.<action>.<status>. It is ""
+// for a checkpoint. No stream listens to it: who must miss nothing reads the
+// ledger or the audit log.
+func (e *Event) FeedSubject() string {
+	if topic := e.Topic(); topic != "" {
+		return "writ.feed." + topic
+	}
+	return ""
 }
 
-// PartitionFilter matches the commands of one partition, of every kind.
-func PartitionFilter(partition int) string {
-	return fmt.Sprintf("%s.*.%02d.*", prefixCommand, partition)
+// Topic tells in a few words what an event is about: decision.<kind>.<action>.<effect>
+// or outcome.<kind>.<action>.<status>; "" for a checkpoint.
+func (e *Event) Topic() string {
+	switch e.Type {
+	case TypeOutcome:
+		o := &e.Outcome
+		return "outcome." + Token(o.Kind) + "." + Token(o.Action) + "." + string(o.Status)
+	case TypeWrit, TypeDecision:
+		d := &e.Decision
+		return "decision." + Token(d.Resource.Kind) + "." + Token(d.Action) + "." + string(d.Effect)
+	}
+	return ""
 }
-
-// DecisionSubject is writ.decision.<kind>.<action>.<effect>.
-func DecisionSubject(kind, action string, effect Effect) string {
-	return prefixDecision + "." + kind + "." + Token(action) + "." + string(effect)
-}
-
-// OutcomeSubject is writ.outcome.<kind>.<action>.<status>.
-func OutcomeSubject(kind, action string, status Status) string {
-	return prefixOutcome + "." + kind + "." + Token(action) + "." + string(status)
-}
-
-// OutcomesOf matches the outcomes of the commands of a kind.
-func OutcomesOf(kind string) string { return prefixOutcome + "." + kind + ".>" }
 
 // QueuedSubject is the core NATS subject on which workers tell each other that
 // commands for Stytch have been queued. It carries nothing and no stream listens
 // to it: who misses it finds the queue in SQL a little later.
 const QueuedSubject = "writ.queued"
 
-// DeadSubject is writ.dead.<service>.<stream>.<sequence>: one subject per
-// refused message, so that a refusal repeated is recognized as the same.
-func DeadSubject(service, stream string, sequence uint64) string {
-	return fmt.Sprintf("writ.dead.%s.%s.%d", service, stream, sequence)
+// DeadSubject is writ.dead.<service>.<stream>.<address>: one subject per
+// refused event, so that a refusal repeated is recognized as the same. Of
+// streams other than the ledger it is the message's sequence.
+func DeadSubject(service, stream string, address Address) string {
+	return fmt.Sprintf("writ.dead.%s.%s.%d", service, stream, address)
 }
 
 // JobSubject is writ.job.<queue>.<id>: one subject per job, so that a job that
@@ -96,11 +110,26 @@ const SubjectRevoked = "writ.revoked"
 // Token makes an action usable as one token of a subject: an action such as
 // view:approver may hold characters that subjects must not (space, dot, * and >).
 func Token(action string) string {
+	if token(action) {
+		return action
+	}
 	return strings.Map(func(r rune) rune {
-		switch {
-		case r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', r >= '0' && r <= '9', r == '-', r == '_', r == ':':
+		if r < 0x80 && tokenByte(byte(r)) {
 			return r
 		}
 		return '_'
 	}, action)
+}
+
+func token(s string) bool {
+	for i := range len(s) {
+		if !tokenByte(s[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+func tokenByte(c byte) bool {
+	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-' || c == '_' || c == ':'
 }

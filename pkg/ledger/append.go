@@ -3,12 +3,10 @@ package ledger
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
-	"github.com/synadia-io/orbit.go/jetstreamext"
 	"go.opentelemetry.io/otel/codes"
 	semconv "go.opentelemetry.io/otel/semconv/v1.37.0"
 	"go.opentelemetry.io/otel/trace"
@@ -20,79 +18,108 @@ import (
 
 // Limits of the append queue. Past them an append fails at once.
 const (
-	maxQueue      = 4096     // messages
+	maxQueue      = 4096     // appends
 	maxQueueBytes = 64 << 20 // bytes
-	maxGroup      = 256      // messages that go together
-	maxGroupBytes = 8 << 20  // bytes that go together
-	atomicFrom    = 16       // messages from which one atomic batch beats single publishes (measured: docs/adr/0003)
+	maxGroup      = 1024     // events of one group: the messages that are in flight together
+	maxGroupBytes = 8 << 20  // and their bytes
 )
 
-// Ack is the ledger's acknowledgement of one message.
-type Ack struct {
-	Sequence uint64
-	// Duplicate means that a message of this id was there already: Sequence is that one's.
-	Duplicate bool
-}
-
+// pending is an append that waits for its acknowledgement.
 type pending struct {
 	ctx  context.Context
-	msg  events.Message
+	msgs []events.Message
+	size int64
 	sent time.Time
-	done chan result // buffered: the loop never waits for a caller
+	done chan error // buffered: the loop never waits for a caller
+
+	// Of the loop until done is told: the message that holds the first event,
+	// where in it, and what went wrong.
+	first *message
+	index int
+	err   error
 }
 
-type result struct {
-	ack Ack
-	err error
-}
-
-// Append puts one message on the ledger and returns when the ledger has
-// acknowledged it. Any error is fault.Unavailable; after one the message may or
+// Append puts one event on the ledger and returns its address when the ledger
+// has acknowledged it. Any error is fault.Unavailable; after one the event may or
 // may not be on the ledger (a lost acknowledgement looks like a lost message),
 // so the caller must not treat it as either.
-func (l *Ledger) Append(ctx context.Context, m events.Message) (ack Ack, err error) {
-	ctx, span := l.sending(ctx, m)
+func (l *Ledger) Append(ctx context.Context, m events.Message) (events.Address, error) {
+	p := &pending{msgs: []events.Message{m}, size: int64(len(m.Data))}
+	if err := l.append(ctx, p); err != nil {
+		return 0, err
+	}
+	return events.At(p.first.sequence, p.index), nil
+}
+
+// AppendAll puts events on the ledger in order, as few messages: it returns when
+// all are acknowledged. An error is fault.Unavailable and leaves open which are.
+func (l *Ledger) AppendAll(ctx context.Context, all []events.Message) error {
+	for len(all) > 0 {
+		p := &pending{}
+		for len(p.msgs) < maxGroup && len(p.msgs) < len(all) && p.size < maxGroupBytes {
+			p.size += int64(len(all[len(p.msgs)].Data))
+			p.msgs = all[:len(p.msgs)+1]
+		}
+		if err := l.append(ctx, p); err != nil {
+			return err
+		}
+		all = all[len(p.msgs):]
+	}
+	return nil
+}
+
+func (l *Ledger) append(ctx context.Context, p *pending) (err error) {
+	ctx, span := l.sending(ctx, p.msgs)
 	defer func() { sent(span, err) }()
-	p := &pending{ctx: ctx, msg: m, sent: time.Now(), done: make(chan result, 1)}
-	size := int64(len(m.Data))
-	if l.queued.Add(size) > maxQueueBytes {
-		l.queued.Add(-size)
-		return Ack{}, fault.Unreachable(Dependency, errors.New("append queue is full"))
+	p.ctx, p.sent, p.done = ctx, time.Now(), make(chan error, 1)
+	if trace := telemetry.TraceParent(ctx); trace != "" {
+		for i := range p.msgs {
+			p.msgs[i].Trace = trace
+		}
+	}
+	if l.queued.Add(p.size) > maxQueueBytes {
+		l.queued.Add(-p.size)
+		return fault.Unreachable(Dependency, errors.New("append queue is full"))
 	}
 	select {
 	case <-l.closed:
-		l.queued.Add(-size)
-		return Ack{}, fault.Unreachable(Dependency, errClosed)
+		l.queued.Add(-p.size)
+		return fault.Unreachable(Dependency, errClosed)
 	default:
 	}
 	select {
 	case l.queue <- p:
 	default:
-		l.queued.Add(-size)
-		return Ack{}, fault.Unreachable(Dependency, errors.New("append queue is full"))
+		l.queued.Add(-p.size)
+		return fault.Unreachable(Dependency, errors.New("append queue is full"))
 	}
 	select {
-	case r := <-p.done:
-		return l.answered(ctx, p, r)
+	case err := <-p.done:
+		return l.answered(ctx, p, err)
 	case <-l.ended:
 		select {
-		case r := <-p.done: // it was still in the last group
-			return l.answered(ctx, p, r)
+		case err := <-p.done: // it was still in the last group
+			return l.answered(ctx, p, err)
 		default: // queued after the loop had looked for the last time
-			return Ack{}, fault.Unreachable(Dependency, errClosed)
+			return fault.Unreachable(Dependency, errClosed)
 		}
 	case <-ctx.Done():
-		return Ack{}, fault.Unreachable(Dependency, ctx.Err())
+		return fault.Unreachable(Dependency, ctx.Err())
 	}
 }
 
-// sending begins the send span of a message (OpenTelemetry's messaging
-// conventions); the message carries its context on.
-func (l *Ledger) sending(ctx context.Context, m events.Message) (context.Context, trace.Span) {
+// sending begins the send span of an append (OpenTelemetry's messaging
+// conventions); the events carry its context on.
+func (l *Ledger) sending(ctx context.Context, msgs []events.Message) (context.Context, trace.Span) {
 	ctx, span := l.cfg.Tracer.Start(ctx, "send "+events.StreamLedger, trace.WithSpanKind(trace.SpanKindProducer))
 	if span.IsRecording() {
 		span.SetAttributes(semconv.MessagingSystemKey.String("nats"), semconv.MessagingOperationName("send"),
-			semconv.MessagingOperationTypeSend, semconv.MessagingDestinationName(m.Subject), semconv.MessagingMessageID(m.ID))
+			semconv.MessagingOperationTypeSend, semconv.MessagingDestinationName(l.subject(&msgs[0])))
+		if len(msgs) == 1 {
+			span.SetAttributes(semconv.MessagingMessageID(msgs[0].ID))
+		} else {
+			span.SetAttributes(semconv.MessagingBatchMessageCount(len(msgs)))
+		}
 	}
 	return ctx, span
 }
@@ -105,12 +132,20 @@ func sent(span trace.Span, err error) {
 	span.End()
 }
 
-func (l *Ledger) answered(ctx context.Context, p *pending, r result) (Ack, error) {
+func (l *Ledger) answered(ctx context.Context, p *pending, err error) error {
 	l.appendTime.Record(ctx, time.Since(p.sent).Seconds())
-	if r.err != nil {
-		return Ack{}, fault.Unreachable(Dependency, r.err)
+	if err != nil {
+		return fault.Unreachable(Dependency, err)
 	}
-	return r.ack, nil
+	return nil
+}
+
+// subject is where an event goes.
+func (l *Ledger) subject(m *events.Message) string {
+	if m.Subject != "" {
+		return m.Subject
+	}
+	return l.commandSubjects[events.Shard(m.Resource, l.cfg.Shards)]
 }
 
 // appendLoop groups appends: while one group is in flight the next one gathers.
@@ -129,191 +164,106 @@ func (l *Ledger) appendLoop() {
 				return
 			}
 		}
-		bytes := len(group[0].msg.Data)
+		size, n := group[0].size, len(group[0].msgs)
 	gather:
-		for len(group) < maxGroup && bytes < maxGroupBytes {
+		for n < maxGroup && size < maxGroupBytes {
 			select {
 			case p := <-l.queue:
 				group = append(group, p)
-				bytes += len(p.msg.Data)
+				size += p.size
+				n += len(p.msgs)
 			default:
 				break gather
 			}
 		}
-		l.queued.Add(-int64(bytes))
+		l.queued.Add(-size)
 		l.appendGroup(group)
+		clear(group)
 	}
 }
 
+// message is one message of a group: events of several appends on one subject.
+type message struct {
+	subject  string
+	events   []events.Message
+	size     int
+	appends  []*pending // that have events in it
+	ack      jetstream.PubAckFuture
+	sequence uint64
+	err      error
+}
+
+// appendGroup puts what was gathered on the ledger: one message a subject, as
+// long as it holds no more than 256 events and its size is allowed. All of them
+// are in flight together; an append is done when each that it is part of is.
 func (l *Ledger) appendGroup(group []*pending) {
-	msgs := make([]*nats.Msg, 0, len(group))
-	live := group[:0]
-	for _, p := range group {
-		if err := p.ctx.Err(); err != nil { // the caller has answered already: do nothing
-			p.done <- result{err: err}
-			continue
-		}
-		live = append(live, p)
-		msgs = append(msgs, newMsg(p.ctx, p.msg))
-	}
-	if len(live) == 0 {
-		return
-	}
 	ctx, cancel := context.WithTimeout(context.Background(), l.cfg.AppendTimeout)
 	defer cancel()
-	l.groupSize.Record(ctx, int64(len(live)))
-	for i, r := range l.publish(ctx, msgs) {
-		live[i].done <- r
+	all := l.compose(group)
+	for _, m := range all {
+		l.groupSize.Record(ctx, int64(len(m.events)))
+		m.ack, m.err = l.js.PublishMsgAsync(newMsg(m.subject, m.events))
+	}
+	for _, m := range all {
+		if m.err == nil {
+			m.sequence, m.err = acknowledged(ctx, m.ack)
+		}
+		for _, p := range m.appends {
+			p.err = errors.Join(p.err, m.err)
+		}
+	}
+	for _, p := range group {
+		p.done <- p.err
 	}
 }
 
-// publish appends the messages in order: as one atomic batch when there are
-// many, else one by one with all of them in flight.
-func (l *Ledger) publish(ctx context.Context, msgs []*nats.Msg) []result {
-	out := make([]result, len(msgs))
-	if len(msgs) >= atomicFrom {
-		ack, err := jetstreamext.PublishMsgBatch(ctx, l.js, msgs, jetstreamext.BatchFlowControl{AckTimeout: l.cfg.AppendTimeout})
-		if err == nil {
-			first := ack.Sequence - uint64(len(msgs)) + 1 // a batch is contiguous
-			for i := range out {
-				out[i].ack.Sequence = first + uint64(i)
-			}
-			return out
-		}
-		if !refusedBatch(err) {
-			for i := range out {
-				out[i].err = err
-			}
-			return out
-		}
-		// The server refused the batch as a whole, so nothing of it is stored;
-		// it does so when one message is a duplicate. One by one tells which.
-		for _, m := range msgs {
-			m.Reply = ""
-			m.Header.Del(jetstreamext.BatchIDHeader)
-			m.Header.Del(jetstreamext.BatchSeqHeader)
-			m.Header.Del(jetstreamext.BatchCommitHeader)
-		}
-	}
-	l.publishEach(ctx, msgs, out)
-	for wait := inProcessWait; ; wait *= 2 {
-		var again []*nats.Msg
-		var at []int
-		for i, r := range out {
-			if inProcess(r.err) {
-				again, at = append(again, msgs[i]), append(at, i)
-			}
-		}
-		if len(again) == 0 || !pause(ctx, wait) {
-			return out
-		}
-		results := make([]result, len(again))
-		l.publishEach(ctx, again, results)
-		for i, r := range results {
-			out[at[i]] = r
-		}
-	}
-}
-
-// publishEach appends the messages one by one with all of them in flight.
-func (l *Ledger) publishEach(ctx context.Context, msgs []*nats.Msg, out []result) {
-	futures := make([]jetstream.PubAckFuture, len(msgs))
-	for i, m := range msgs {
-		futures[i], out[i].err = l.js.PublishMsgAsync(m)
-	}
-	for i, f := range futures {
-		if f == nil {
+// compose makes the messages of a group, in the order in which they were begun.
+func (l *Ledger) compose(group []*pending) (all []*message) {
+	open := map[string]*message{}
+	for _, p := range group {
+		if p.err = p.ctx.Err(); p.err != nil { // the caller has answered already: do nothing
 			continue
 		}
-		select {
-		case ack := <-f.Ok():
-			out[i].ack = Ack{Sequence: ack.Sequence, Duplicate: ack.Duplicate}
-		case out[i].err = <-f.Err():
-		case <-ctx.Done():
-			out[i].err = ctx.Err()
-		}
-	}
-}
-
-// inProcessWait is the first pause before a message is sent again whose id a
-// cluster is still replicating.
-const inProcessWait = 2 * time.Millisecond
-
-// codeInProcess is the server's JSStreamDuplicateMessageConflict: the same id
-// was sent a moment ago and is not stored yet, so there is no sequence to tell.
-const codeInProcess jetstream.ErrorCode = 10158
-
-func inProcess(err error) bool {
-	var e *jetstream.APIError
-	return errors.As(err, &e) && e.ErrorCode == codeInProcess
-}
-
-// pause waits and reports whether ctx has not ended by then.
-func pause(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
-}
-
-// refusedBatch reports whether the server said that it stored nothing of a
-// batch for a reason that single publishes do not share. A batch is incomplete
-// when the server would not open it because too many were open (only its first
-// message is told so, and nobody waits for that), or when the connection was
-// renewed within it.
-func refusedBatch(err error) bool {
-	return inProcess(err) ||
-		errors.Is(err, jetstreamext.ErrBatchPublishDuplicateMsgID) ||
-		errors.Is(err, jetstreamext.ErrBatchPublishIncomplete) ||
-		errors.Is(err, jetstreamext.ErrBatchPublishTooManyInflight) ||
-		errors.Is(err, jetstreamext.ErrAtomicPublishTooManyInflight) ||
-		errors.Is(err, jetstreamext.ErrBatchPublishNotEnabled)
-}
-
-// AppendAll puts the messages on the ledger in order, in atomic batches of up
-// to 256 where there are 16 or more, each message in the trace of its own
-// context (ctxs has one for each, and is changed). A message whose id is there already is
-// dropped. It returns when all are acknowledged, at the latest after
-// Config.AppendTimeout; an error is fault.Unavailable and leaves open which are.
-func (l *Ledger) AppendAll(ctx context.Context, ctxs []context.Context, all []events.Message) (err error) {
-	spans := make([]trace.Span, len(all))
-	for i, m := range all {
-		ctxs[i], spans[i] = l.sending(ctxs[i], m)
-	}
-	defer func() {
-		for _, span := range spans {
-			sent(span, err)
-		}
-	}()
-	ctx, cancel := context.WithTimeout(ctx, l.cfg.AppendTimeout)
-	defer cancel()
-	for start := 0; start < len(all); {
-		var msgs []*nats.Msg
-		for bytes := 0; start < len(all) && len(msgs) < maxGroup && bytes < maxGroupBytes; start++ {
-			msgs = append(msgs, newMsg(ctxs[start], all[start]))
-			bytes += len(all[start].Data)
-		}
-		for i, r := range l.publish(ctx, msgs) {
-			if r.err != nil {
-				return fault.Unreachable(Dependency, fmt.Errorf("append %s: %w", msgs[i].Header.Get(nats.MsgIdHdr), r.err))
+		for i := range p.msgs {
+			subject, size := l.subject(&p.msgs[i]), sizeOf(&p.msgs[i])
+			m := open[subject]
+			if m == nil || len(m.events) == events.MaxBatch || m.size+size > events.MaxBody {
+				m = &message{subject: subject}
+				open[subject], all = m, append(all, m)
 			}
+			if i == 0 {
+				p.first, p.index = m, len(m.events)
+			}
+			if n := len(m.appends); n == 0 || m.appends[n-1] != p {
+				m.appends = append(m.appends, p)
+			}
+			m.events, m.size = append(m.events, p.msgs[i]), m.size+size
 		}
 	}
-	return nil
+	return all
 }
 
-func newMsg(ctx context.Context, m events.Message) *nats.Msg {
-	h := nats.Header{
-		nats.MsgIdHdr:          {m.ID},
-		"Content-Type":         {events.ContentType},
-		nats.ExpectedStreamHdr: {events.StreamLedger},
+// sizeOf is how much an event adds to a body at most.
+func sizeOf(m *events.Message) int { return len(m.Data) + len(m.Trace) + 32 }
+
+func acknowledged(ctx context.Context, ack jetstream.PubAckFuture) (sequence uint64, err error) {
+	select {
+	case a := <-ack.Ok():
+		return a.Sequence, nil
+	case err := <-ack.Err():
+		return 0, err
+	case <-ctx.Done():
+		return 0, ctx.Err()
 	}
-	telemetry.Inject(ctx, h)
-	return &nats.Msg{Subject: m.Subject, Header: h, Data: m.Data}
+}
+
+func newMsg(subject string, all []events.Message) *nats.Msg {
+	body, lengths := events.Join(all)
+	return &nats.Msg{Subject: subject, Data: body, Header: nats.Header{
+		"Content-Type":         {events.BatchContentType},
+		nats.ExpectedStreamHdr: {events.StreamLedger},
+		events.HeaderLengths:   {lengths},
+	}}
 }
 
 // Notify tells whoever waits on subject, without a record: core NATS. It never
@@ -330,4 +280,16 @@ func (l *Ledger) Listen(subject string, fn func(data []byte)) (stop func(), err 
 		return nil, fault.Unreachable(Dependency, err)
 	}
 	return func() { _ = sub.Unsubscribe() }, nil // the connection may be gone, and the subscription with it
+}
+
+// pause waits and reports whether ctx has not ended by then.
+func pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }

@@ -14,8 +14,8 @@ import (
 // batchWait is how long one request for messages waits.
 const batchWait = time.Second
 
-// ConsumeBatches is Consume with as many messages at a time as are there (at
-// most 256), for a reader that asks something of a database before it can tell
+// ConsumeBatches is Consume with the events of as many messages at a time as are
+// there (at most 256), for a reader that asks something of a database before it can tell
 // what a message is to it. What fn has read before it was called is older than
 // the database that it sees: an answer holds for all of the batch. The durable
 // consumer starts with what was stored at since or later; one that is there
@@ -72,14 +72,14 @@ func consumeBatch(ctx context.Context, consumer jetstream.Consumer, fn func(cont
 		later(msgs, 0)
 		return nil
 	}
-	records := make([]Record, 0, len(msgs))
+	var records []Record
 	deliveries := uint64(1)
 	for _, m := range msgs {
-		meta, err := m.Metadata()
+		all, meta, err := delivered(m)
 		if err != nil {
 			return err
 		}
-		records = append(records, record(m, meta))
+		records = append(records, all...)
 		deliveries = max(deliveries, meta.NumDelivered)
 	}
 	one, cancel := context.WithTimeout(ctx, consumeAckWait/2)

@@ -15,14 +15,15 @@ const (
 	consumeAckWait = 30 * time.Second
 	consumePending = 256
 	consumeBuffer  = 64
+	pullExpiry     = time.Second
 	// consumePause is the longest pause before a message is given to fn again.
 	consumePause = 30 * time.Second
 )
 
-// Consume hands every message of the ledger on the subjects to fn, at least
-// once, whatever is restarted: name is a durable consumer, which all processes
-// share. A message counts as done when fn returns nil; after an error it comes
-// again, later, while others go on, so fn must not rely on order. It returns when ctx ends;
+// Consume hands every event of the ledger on the subjects to fn, at least once,
+// whatever is restarted: name is a durable consumer, which all processes share.
+// A message counts as done when fn has returned nil for each event in it; after an
+// error all of it comes again, later, while others go on, so fn must not rely on order. It returns when ctx ends;
 // outages are waited out.
 func (l *Ledger) Consume(ctx context.Context, name string, subjects []string, fn func(context.Context, Record) error) error {
 	for ctx.Err() == nil {
@@ -50,6 +51,15 @@ func (l *Ledger) sharedConsumer(ctx context.Context, name string, subjects []str
 	return c, nil
 }
 
+// exists reports whether the consumer is still there, as far as that can be
+// told: one that was deleted while the connection was away says nothing.
+func exists(ctx context.Context, consumer jetstream.Consumer) bool {
+	ctx, cancel := context.WithTimeout(ctx, pullExpiry)
+	defer cancel()
+	_, err := consumer.Info(ctx)
+	return !errors.Is(err, jetstream.ErrConsumerNotFound)
+}
+
 // consume pumps one consumer's messages until ctx ends or the consumer fails.
 func consume(ctx context.Context, consumer jetstream.Consumer, fn func(context.Context, Record) error) error {
 	msgs, err := consumer.Messages(jetstream.PullMaxMessages(consumeBuffer), jetstream.PullExpiry(pullExpiry), jetstream.PullHeartbeat(pullExpiry/2))
@@ -67,12 +77,14 @@ func consume(ctx context.Context, consumer jetstream.Consumer, fn func(context.C
 			}
 			return err
 		}
-		meta, err := m.Metadata()
+		all, meta, err := delivered(m)
 		if err != nil {
 			return err
 		}
 		one, cancel := context.WithTimeout(ctx, consumeAckWait/2)
-		err = fn(one, record(m, meta))
+		for i := 0; err == nil && i < len(all); i++ {
+			err = fn(one, all[i])
+		}
 		cancel()
 		if err == nil {
 			_ = m.Ack() // lost: it comes again

@@ -21,7 +21,7 @@ const (
 	HeaderCode       = "Writ-Code"
 	HeaderService    = "Writ-Service"
 	HeaderSubject    = "Writ-Subject"
-	HeaderSequence   = "Writ-Sequence"
+	HeaderSequence   = "Writ-Sequence" // the event's address; of other streams the message's sequence
 	HeaderDeliveries = "Writ-Deliveries"
 	HeaderDeadAt     = "Writ-Dead-At"
 	HeaderOriginal   = "Writ-Original-"
@@ -37,7 +37,7 @@ type DeadLetter struct {
 	Code       string // bad-seal, expired, …
 	Reason     string
 	Deliveries int
-	Record     Record
+	Record     Record // of another stream than the ledger: Address is the message's sequence
 }
 
 // Bury stores a dead letter. Burying the same message of the same service
@@ -54,22 +54,24 @@ func (l *Ledger) Bury(ctx context.Context, d DeadLetter) error {
 	if stream == "" {
 		stream = events.StreamLedger
 	}
-	m := &nats.Msg{Subject: events.DeadSubject(d.Service, stream, d.Record.Sequence), Data: d.Record.Data, Header: nats.Header{
+	m := &nats.Msg{Subject: events.DeadSubject(d.Service, stream, d.Record.Address), Data: d.Record.Data, Header: nats.Header{
 		HeaderService:    {d.Service},
 		HeaderCode:       {d.Code},
 		HeaderReason:     {oneLine(reason)},
 		HeaderSubject:    {d.Record.Subject},
-		HeaderSequence:   {strconv.FormatUint(d.Record.Sequence, 10)},
+		HeaderSequence:   {strconv.FormatUint(d.Record.Address, 10)},
 		HeaderDeliveries: {strconv.Itoa(d.Deliveries)},
 		HeaderDeadAt:     {time.Now().UTC().Format(time.RFC3339Nano)},
 	}}
 	for k, v := range d.Record.Header {
+		if k == events.HeaderLengths { // of the message that held the event among others
+			continue
+		}
 		m.Header[HeaderOriginal+k] = v
 	}
 	_, err := l.js.PublishMsg(ctx, m, jetstream.WithExpectLastSequencePerSubject(0))
-	var api *jetstream.APIError
-	if errors.As(err, &api) && (api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence || api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequenceConstant) {
-		return nil // buried before; replicated streams say it in the second way
+	if wrongLast(err) {
+		return nil // buried before
 	}
 	if err != nil {
 		return fault.Unreachable(Dependency, err)

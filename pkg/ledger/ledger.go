@@ -1,9 +1,13 @@
 // Package ledger is the only package that touches JetStream: the streams, the
 // appends, the readers and the dead letters.
 //
-//	Append ──▶ queue ──▶ one group in flight at a time ──▶ LEDGER
-//	LEDGER ──▶ Partitions (durable, pinned, one consumer a partition) ──▶ worker
-//	LEDGER ──▶ Follow (ordered, from a sequence) ──▶ auditor
+//	Append ──▶ queue ──▶ one group in flight at a time, a message a subject ──▶ LEDGER
+//	LEDGER ──▶ FollowShard (ordered, from an address) ──▶ worker ──▶ AppendOutcomes ──▶ LEDGER
+//	LEDGER ──▶ Follow (ordered, from an address) ──▶ auditor
+//
+// What is appended at the same moment is one message, and a message is stored or
+// not as a whole. An event's address is its message's sequence and its index
+// there (events.Address).
 package ledger
 
 import (
@@ -28,10 +32,6 @@ import (
 // Dependency is the ledger's name in /readyz and in errors.
 const Dependency = "ledger"
 
-// DedupWindow is how long JetStream remembers a message id. What may be
-// repeated later than that must be looked for first: see Contains.
-const DedupWindow = 2 * time.Minute
-
 // Config says how the streams are kept.
 type Config struct {
 	// Replicas of each stream: 1 or 3.
@@ -39,6 +39,9 @@ type Config struct {
 	// MaxBytes bounds the ledger; 0 means the server's own limit. A full ledger
 	// refuses appends, it never forgets.
 	MaxBytes int64
+	// Shards is over how many shards commands are spread; 0 means 1. It must be
+	// what the ledger has: ErrShards.
+	Shards int
 	// AppendTimeout is how long one group of appends may take; 0 means 5 s.
 	AppendTimeout time.Duration
 	// Meter receives the metrics; nil means none.
@@ -57,8 +60,11 @@ type Ledger struct {
 	queue  chan *pending
 	queued atomic.Int64 // bytes
 	once   sync.Once
+	lag    lag
 	closed chan struct{} // Close was called
 	ended  chan struct{} // the append loop has ended: nothing queued will be looked at
+
+	commandSubjects []string // by shard
 
 	appendTime metric.Float64Histogram
 	groupSize  metric.Int64Histogram
@@ -99,6 +105,10 @@ func Open(ctx context.Context, nc *nats.Conn, cfg Config) (*Ledger, error) {
 	if cfg.AppendTimeout == 0 {
 		cfg.AppendTimeout = 5 * time.Second
 	}
+	cfg.Shards = max(cfg.Shards, 1)
+	if cfg.Shards > events.MaxShards {
+		return nil, fmt.Errorf("WRIT_LEDGER_SHARDS: %d shards, want 1 to %d", cfg.Shards, events.MaxShards)
+	}
 	if cfg.Meter == nil {
 		cfg.Meter = noopmetric.Meter{}
 	}
@@ -114,19 +124,25 @@ func Open(ctx context.Context, nc *nats.Conn, cfg Config) (*Ledger, error) {
 		return nil, fmt.Errorf("open JetStream: %w", err)
 	}
 	stream, err := ensure(ctx, js, cfg)
+	if errors.Is(err, ErrShards) {
+		return nil, err
+	}
 	if err != nil {
 		return nil, fault.Unreachable(Dependency, err)
 	}
 	l := &Ledger{nc: nc, js: js, stream: stream, cfg: cfg, queue: make(chan *pending, maxQueue),
-		closed: make(chan struct{}), ended: make(chan struct{})}
+		closed: make(chan struct{}), ended: make(chan struct{}), lag: lag{shards: map[int][]counted{}}}
+	for shard := range cfg.Shards {
+		l.commandSubjects = append(l.commandSubjects, events.CommandSubject(shard))
+	}
 	l.appendTime, err = cfg.Meter.Float64Histogram("writ.ledger.append.duration", metric.WithUnit("s"),
 		metric.WithDescription("From the call to the ledger's acknowledgement"),
 		metric.WithExplicitBucketBoundaries(.0002, .0005, .001, .002, .005, .01, .02, .05, .1, .25, .5, 1, 2.5, 5))
 	if err != nil {
 		return nil, err
 	}
-	l.groupSize, err = cfg.Meter.Int64Histogram("writ.ledger.append.group", metric.WithUnit("{message}"),
-		metric.WithDescription("Messages that one group of appends held"),
+	l.groupSize, err = cfg.Meter.Int64Histogram("writ.ledger.append.group", metric.WithUnit("{event}"),
+		metric.WithDescription("Events that one message of the ledger held"),
 		metric.WithExplicitBucketBoundaries(1, 2, 4, 8, 16, 32, 64, 128, 256))
 	if err != nil {
 		return nil, err
@@ -146,22 +162,20 @@ func ensure(ctx context.Context, js jetstream.JetStream, cfg Config) (jetstream.
 	if maxBytes == 0 {
 		maxBytes = -1
 	}
-	stream, err := Keep(ctx, js, jetstream.StreamConfig{
-		Name:               events.StreamLedger,
-		Description:        "writ: commands with their decisions, all other decisions, outcomes, checkpoints of the audit log",
-		Subjects:           []string{events.AllCommands, events.AllDecisions, events.AllOutcomes, events.AllCheckpoints},
-		Storage:            jetstream.FileStorage,
-		Retention:          jetstream.LimitsPolicy,
-		Discard:            jetstream.DiscardNew,
-		MaxBytes:           maxBytes,
-		MaxMsgSize:         events.MaxEvent + 4<<10, // and its headers
-		Duplicates:         DedupWindow,
-		Replicas:           max(cfg.Replicas, 1),
-		AllowDirect:        true,
-		AllowAtomicPublish: true,
-		DenyDelete:         true,
-		DenyPurge:          true,
-	})
+	stream, err := makeLedger(ctx, js, jetstream.StreamConfig{
+		Name:        events.StreamLedger,
+		Description: "writ: commands with their decisions, all other decisions, outcomes, checkpoints of the audit log",
+		Subjects:    []string{events.AllCommands, events.SubjectDecisions, events.AllOutcomes, events.AllCheckpoints},
+		Storage:     jetstream.FileStorage,
+		Retention:   jetstream.LimitsPolicy,
+		Discard:     jetstream.DiscardNew,
+		MaxBytes:    maxBytes,
+		MaxMsgSize:  events.MaxBody + 8<<10, // and its headers
+		Replicas:    max(cfg.Replicas, 1),
+		AllowDirect: true,
+		DenyDelete:  true,
+		DenyPurge:   true,
+	}, cfg.Shards)
 	if err != nil {
 		return nil, err
 	}

@@ -17,11 +17,11 @@ import (
 )
 
 // Letter is a dead letter as it stands in the stream DEAD. Its Record is the
-// original message: subject, sequence and headers are those that it had.
+// original event: subject, address and headers are those that it had.
 type Letter struct {
 	DeadLetter
-	// ID names it for ever: <service>.<stream>.<sequence> of the message that it
-	// is about. It can be buried again under the same id after it was removed.
+	// ID names it for ever: <service>.<stream>.<address> of the event that it is
+	// about (of other streams than the ledger, the message's sequence). It can be buried again under the same id after it was removed.
 	ID string
 	// At is its sequence in DEAD.
 	At   uint64
@@ -122,7 +122,7 @@ func letter(m *jetstream.RawStreamMsg) Letter {
 	out.Service, out.Code, out.Reason = m.Header.Get(HeaderService), m.Header.Get(HeaderCode), m.Header.Get(HeaderReason)
 	if parts := strings.Split(id, "."); len(parts) == 3 {
 		out.Service, out.Stream = parts[0], parts[1]
-		out.Record.Sequence, _ = strconv.ParseUint(parts[2], 10, 64) // zero otherwise
+		out.Record.Address, _ = strconv.ParseUint(parts[2], 10, 64) // zero otherwise
 	}
 	out.Deliveries, _ = strconv.Atoi(m.Header.Get(HeaderDeliveries))
 	out.Record.Subject, out.Record.Data, out.Record.Header = m.Header.Get(HeaderSubject), m.Data, nats.Header{}
@@ -132,35 +132,4 @@ func letter(m *jetstream.RawStreamMsg) Letter {
 		}
 	}
 	return out
-}
-
-// Waiting gives the commands of all partitions that stand after the positions
-// given, at most limit of them, in the order of their partitions. It reports
-// whether these are all.
-func (l *Ledger) Waiting(ctx context.Context, positions map[int]uint64, limit int) (found []Record, complete bool, err error) {
-	last, err := l.Last(ctx)
-	if err != nil {
-		return nil, false, err
-	}
-	for p := range events.Partitions {
-		tail, err := l.lastOf(ctx, p)
-		if err != nil {
-			return nil, false, err
-		}
-		for from, to := positions[p]+1, min(tail, last); from <= to; {
-			if len(found) >= limit {
-				return found, false, nil
-			}
-			records, more, err := l.Range(ctx, p, from, to, min(limit-len(found), maxGroup))
-			if err != nil {
-				return nil, false, err
-			}
-			found = append(found, records...)
-			if !more || len(records) == 0 {
-				break
-			}
-			from = records[len(records)-1].Sequence + 1
-		}
-	}
-	return found, true, nil
 }

@@ -14,14 +14,14 @@ import (
 // tailBatch is how many messages Tail asks for at once, and tailBytes how large
 // one answer may be.
 const (
-	tailBatch = 256
+	tailBatch = 32
 	tailBytes = 4 << 20
 )
 
-// Tail hands the last messages of the ledger to look, the newest first: at most
-// limit of them, and none after look says false. It reads them in stretches of
-// 256 from the end, so little is read that is not looked at. It gives how many
-// were looked at.
+// Tail hands the last events of the ledger to look, the newest first: at most
+// limit of them, and none after look says false. It reads the messages in
+// stretches from the end, so little is read that is not looked at. It gives how
+// many events were looked at.
 //
 // A replica that lags behind may lack the very last ones. Errors: fault.Unavailable.
 func (l *Ledger) Tail(ctx context.Context, limit int, look func(Record) bool) (looked int, err error) {
@@ -30,13 +30,13 @@ func (l *Ledger) Tail(ctx context.Context, limit int, look func(Record) bool) (l
 		return 0, err
 	}
 	for limit > 0 && to > 0 {
-		n := min(tailBatch, uint64(limit), to)
+		n := min(tailBatch, uint64(limit), to) // messages, of which each holds an event or more
 		records, err := l.stretch(ctx, to-n+1, to)
 		if err != nil {
 			return looked, err
 		}
-		for i := len(records) - 1; i >= 0; i-- {
-			looked++
+		for i := len(records) - 1; i >= 0 && limit > 0; i-- {
+			looked, limit = looked+1, limit-1
 			if !look(records[i]) {
 				return looked, nil
 			}
@@ -44,12 +44,12 @@ func (l *Ledger) Tail(ctx context.Context, limit int, look func(Record) bool) (l
 		if len(records) == 0 {
 			return looked, nil // the ledger begins later
 		}
-		to, limit = to-n, limit-int(n)
+		to -= n
 	}
 	return looked, nil
 }
 
-// stretch reads what the ledger holds from one sequence to another, both
+// stretch reads the events of the messages from one sequence to another, both
 // inclusive.
 func (l *Ledger) stretch(ctx context.Context, from, to uint64) ([]Record, error) {
 	var out []Record
@@ -75,7 +75,7 @@ func (l *Ledger) stretch(ctx context.Context, from, to uint64) ([]Record, error)
 			if m.Sequence > to {
 				return out, nil
 			}
-			out = append(out, Record{Sequence: m.Sequence, Subject: m.Subject, Header: m.Header, Data: m.Data, Time: m.Time})
+			out = append(out, stored(m)...)
 			from = m.Sequence + 1
 		}
 		if from == before {

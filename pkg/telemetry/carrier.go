@@ -58,3 +58,25 @@ func (c carrier) Keys() []string {
 	}
 	return keys
 }
+
+// TraceParent is the W3C traceparent of the span of ctx, "" for none.
+func TraceParent(ctx context.Context) string {
+	header := nats.Header{}
+	propagation.TraceContext{}.Inject(ctx, carrier(header))
+	return carrier(header).Get("traceparent")
+}
+
+// FromTraceParent returns ctx with the remote span that a traceparent names, or
+// ctx itself if it names none or is not well formed.
+func FromTraceParent(ctx context.Context, traceparent string) context.Context {
+	if traceparent == "" {
+		return ctx
+	}
+	return propagation.TraceContext{}.Extract(ctx, carrier{"traceparent": {traceparent}})
+}
+
+// SampledParent tells whether a traceparent names a span that somebody will see
+// (W3C Trace Context, 3.2.2.5.1).
+func SampledParent(v string) bool {
+	return len(v) >= traceparent && strings.IndexByte("13579bdf", v[traceparent-1]) >= 0
+}
