@@ -201,7 +201,7 @@ func (w *worker) refuse(ctx context.Context, msg jetstream.Msg, sequence uint64,
 func (w *worker) bury(ctx context.Context, msg jetstream.Msg, sequence uint64, deliveries int, code string, cause error) error {
 	return w.cfg.Bury(ctx, ledger.DeadLetter{
 		Service: w.cfg.Service, Stream: events.StreamJobs, Code: code, Reason: cause.Error(), Deliveries: deliveries,
-		Record: ledger.Record{Sequence: sequence, Subject: msg.Subject(), Header: msg.Headers(), Data: msg.Data()},
+		Record: ledger.Record{Address: sequence, Subject: msg.Subject(), Header: msg.Headers(), Data: msg.Data()},
 	})
 }
 

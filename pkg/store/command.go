@@ -21,9 +21,13 @@ type Command struct {
 	Attempts int
 	// Fingerprint is the hex SHA-256 of what the client asked for.
 	Fingerprint string
+	// Key stands for the idempotency key, "" for none. One command has it: the first.
+	Key string
+	// Queued says that it was left to the role worker, whose outcome it then has.
+	Queued bool
 	// DecisionID is the decision that was acted on.
 	DecisionID string
-	// Sequence is the command's on the ledger.
+	// Sequence is the command's address on the ledger (events.Address).
 	Sequence uint64
 	// Result is the resource after the command, so that a retry gets the same
 	// answer; nil for none.
@@ -39,7 +43,7 @@ type Command struct {
 var commandColumns = []string{
 	`"id"`, `"tenant"`, `"kind"`, `"resource_id"`, `"action"`, `"principal_id"`, `"status"`, `"code"`, `"reason"`,
 	`"version"`, `"attempts"`, `"fingerprint"`, `"decision_id"`, `"sequence"`, `"result"`, `"outcome"`, `"apply"`,
-	`"issued_at"`, `"at"`,
+	`"issued_at"`, `"at"`, `"key"`, `"queued"`,
 }
 
 func (c *Command) values() []any {
@@ -47,7 +51,15 @@ func (c *Command) values() []any {
 		c.ID, c.Tenant, c.Kind, c.ResourceID, c.Action, c.PrincipalID, string(c.Status), c.Code, c.Reason,
 		c.Version, int64(c.Attempts), c.Fingerprint, c.DecisionID, int64(c.Sequence),
 		blob(c.Result), blob(c.Outcome), blob(c.Apply), kind.ToMicros(c.IssuedAt), kind.ToMicros(c.At),
+		orNull(c.Key), c.Queued,
 	}
+}
+
+func orNull(s string) any {
+	if s == "" {
+		return nil
+	}
+	return s
 }
 
 func blob(raw json.RawMessage) any {
@@ -61,6 +73,7 @@ func blob(raw json.RawMessage) any {
 type commandRow struct {
 	Command
 	sequence, issuedAt, at int64
+	key                    *string
 }
 
 // dest is in the order of commandColumns.
@@ -69,12 +82,16 @@ func (r *commandRow) dest() []any {
 		&r.ID, &r.Tenant, &r.Kind, &r.ResourceID, &r.Action, &r.PrincipalID, (*string)(&r.Status), &r.Code, &r.Reason,
 		&r.Version, &r.Attempts, &r.Fingerprint, &r.DecisionID, &r.sequence,
 		(*[]byte)(&r.Result), (*[]byte)(&r.Outcome), (*[]byte)(&r.Apply), &r.issuedAt, &r.at,
+		&r.key, &r.Queued,
 	}
 }
 
 func (r *commandRow) command() Command {
 	c := r.Command
 	c.Sequence = uint64(r.sequence)
+	if r.key != nil {
+		c.Key = *r.key
+	}
 	c.IssuedAt, c.At = kind.FromMicros(r.issuedAt), kind.FromMicros(r.at)
 	return c
 }

@@ -37,7 +37,21 @@ func (s *Store) Command(ctx context.Context, id string) (Command, error) {
 	return r.command(), nil
 }
 
-// Positions reads the ledger sequence up to which each partition has been applied.
+// CommandByKey gives the command that an idempotency key stands for;
+// fault.NotFound where none has been applied.
+func (s *Store) CommandByKey(ctx context.Context, key string) (Command, error) {
+	var r commandRow
+	found, err := s.one(ctx, commands.selectBy(`"key"`, 1), key, func() []any { r = commandRow{}; return r.dest() })
+	if err != nil {
+		return Command{}, fmt.Errorf("load the command of an idempotency key: %w", err)
+	}
+	if !found {
+		return Command{}, fault.Missing("command", key)
+	}
+	return r.command(), nil
+}
+
+// Positions reads the address on the ledger up to which each shard has been applied.
 func (s *Store) Positions(ctx context.Context) (map[int]uint64, error) {
 	var out map[int]uint64
 	err := s.reading(ctx, func() error {

@@ -124,6 +124,13 @@ func (t *table) selectRows(n int) string {
 	})
 }
 
+// selectBy is selectRows by another column that is unique.
+func (t *table) selectBy(column string, n int) string {
+	return t.sql("select by "+column, n, func() string {
+		return "SELECT " + t.list() + " FROM " + t.name + " WHERE " + column + " IN (" + marks(n) + ")"
+	})
+}
+
 func (t *table) deleteRows(n int) string {
 	return t.sql("delete", n, func() string {
 		return "DELETE FROM " + t.name + ` WHERE "id" IN (` + marks(n) + ")"
@@ -134,12 +141,13 @@ func (t *table) putRows(n int) string {
 	return t.sql("put", n, func() string { return upsert(t.name, t.columns, n) })
 }
 
-// addRows is an INSERT of n rows that leaves the ones whose "id" exists alone.
+// addRows is an INSERT of n rows that leaves out those of which the "id", or
+// anything else that is unique, exists.
 func (t *table) addRows(n int) string {
 	return t.sql("add", n, func() string {
 		row := "(" + marks(len(t.columns)) + ")"
 		return "INSERT INTO " + t.name + " (" + strings.Join(t.columns, ", ") + ") VALUES " + row + strings.Repeat(", "+row, n-1) +
-			` ON CONFLICT ("id") DO NOTHING`
+			` ON CONFLICT DO NOTHING`
 	})
 }
 

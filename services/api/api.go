@@ -39,6 +39,7 @@ type Config struct {
 	PublicURL       string `env:"WRIT_PUBLIC_URL"`
 	NATSURL         string `env:"WRIT_NATS_URL,required,notEmpty"`
 	LedgerReplicas  int    `env:"WRIT_LEDGER_REPLICAS" envDefault:"1"`
+	LedgerShards    int    `env:"WRIT_LEDGER_SHARDS" envDefault:"1"`
 	LedgerMaxBytes  int64  `env:"WRIT_LEDGER_MAX_BYTES" envDefault:"0"`
 	DatabaseURL     string `env:"WRIT_DATABASE_URL,required,notEmpty"`
 	Cerbos          string `env:"WRIT_CERBOS" envDefault:"embed:policies"`
@@ -119,7 +120,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		return err
 	}
 	defer nc.Close()
-	led, err := ledger.Open(ctx, nc, ledger.Config{Replicas: cfg.LedgerReplicas, MaxBytes: cfg.LedgerMaxBytes, Meter: tel.Meter(), Tracer: tel.Tracer()})
+	led, err := ledger.Open(ctx, nc, ledger.Config{Replicas: cfg.LedgerReplicas, Shards: cfg.LedgerShards, MaxBytes: cfg.LedgerMaxBytes, Meter: tel.Meter(), Tracer: tel.Tracer()})
 	if err != nil {
 		return err
 	}
@@ -142,7 +143,11 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		health.Check{Name: "stytch", Critical: false, Func: id.Ready},
 	)
 	backlog := limit.NewBacklog(cfg.MaxBacklog, func(ctx context.Context) (n uint64, err error) {
-		lag, err := led.Lag(ctx)
+		positions, err := st.Positions(ctx)
+		if err != nil {
+			return 0, err
+		}
+		lag, err := led.Lag(ctx, positions)
 		for _, waiting := range lag {
 			n += waiting
 		}

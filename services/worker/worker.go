@@ -42,6 +42,7 @@ type Config struct {
 	Addr           string `env:"WRIT_WORKER_ADDR" envDefault:":8082"`
 	NATSURL        string `env:"WRIT_NATS_URL,required,notEmpty"`
 	LedgerReplicas int    `env:"WRIT_LEDGER_REPLICAS" envDefault:"1"`
+	LedgerShards   int    `env:"WRIT_LEDGER_SHARDS" envDefault:"1"`
 	LedgerMaxBytes int64  `env:"WRIT_LEDGER_MAX_BYTES" envDefault:"0"`
 	DatabaseURL    string `env:"WRIT_DATABASE_URL,required,notEmpty"`
 	Cerbos         string `env:"WRIT_CERBOS" envDefault:"embed:policies"`
@@ -107,7 +108,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		return err
 	}
 	defer nc.Close()
-	led, err := ledger.Open(ctx, nc, ledger.Config{Replicas: cfg.LedgerReplicas, MaxBytes: cfg.LedgerMaxBytes, Meter: tel.Meter(), Tracer: tel.Tracer()})
+	led, err := ledger.Open(ctx, nc, ledger.Config{Replicas: cfg.LedgerReplicas, Shards: cfg.LedgerShards, MaxBytes: cfg.LedgerMaxBytes, Meter: tel.Meter(), Tracer: tel.Tracer()})
 	if err != nil {
 		return err
 	}

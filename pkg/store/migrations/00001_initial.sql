@@ -63,18 +63,20 @@ CREATE TABLE commands (
     outcome      BYTEA,
     apply        BYTEA,
     issued_at    BIGINT NOT NULL,
-    at           BIGINT NOT NULL
+    at           BIGINT NOT NULL,
+    key          TEXT,
+    queued       BOOLEAN NOT NULL
 );
 CREATE INDEX commands_principal ON commands (tenant, principal_id, issued_at);
+-- Of the commands under one idempotency key the first one counts.
+CREATE UNIQUE INDEX commands_key ON commands (key) WHERE key IS NOT NULL;
 
--- How far each partition of the ledger has been applied: one row per partition (events.Partitions).
+-- How far each shard of the ledger has been applied: the address of the last command (events.Address). The worker adds
+-- the rows of the shards that there are (WRIT_LEDGER_SHARDS).
 CREATE TABLE positions (
     part INTEGER NOT NULL PRIMARY KEY,
     seq  BIGINT  NOT NULL
 );
-INSERT INTO positions (part, seq) VALUES
-    (0, 0), (1, 0), (2, 0), (3, 0), (4, 0), (5, 0), (6, 0), (7, 0),
-    (8, 0), (9, 0), (10, 0), (11, 0), (12, 0), (13, 0), (14, 0), (15, 0);
 
 -- +goose Down
 DROP TABLE positions;

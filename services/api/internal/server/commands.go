@@ -129,11 +129,14 @@ func (s *Server) findCommand(ctx context.Context, id string) (*command, error) {
 	if err != nil {
 		return nil, err
 	}
-	r, found, complete, err := s.Ledger.Unapplied(ctx, positions, id, maxUnapplied)
+	waiting, complete, err := s.Ledger.Waiting(ctx, positions, maxUnapplied)
 	if err != nil {
 		return nil, err
 	}
-	if found {
+	for _, r := range waiting {
+		if events.IDOf(r.Data) != id {
+			continue
+		}
 		e, err := events.Parse(r.Data)
 		if err == nil {
 			err = e.Verify(s.Keys, r.Subject)
@@ -159,7 +162,7 @@ const recentCommands = 16384
 // recent remembers the commands that this instance accepted last.
 type recent struct {
 	mu   sync.Mutex
-	byID map[string]*command
+	byID map[string]*command // by id, and by idempotency key
 	ring []string
 	next int
 }
@@ -171,10 +174,19 @@ func newRecent(n int) *recent {
 func (r *recent) add(c *command) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	delete(r.byID, r.ring[r.next])
+	if old := r.byID[r.ring[r.next]]; old != nil {
+		delete(r.byID, old.ID)
+		delete(r.byID, old.Key)
+	}
 	r.ring[r.next], r.byID[c.ID] = c.ID, c
+	if c.Key != "" {
+		r.byID[c.Key] = c
+	}
 	r.next = (r.next + 1) % len(r.ring)
 }
+
+// byKey gives the command that an idempotency key stands for.
+func (r *recent) byKey(key string) (*command, bool) { return r.get(key) }
 
 func (r *recent) get(id string) (*command, bool) {
 	r.mu.Lock()

@@ -28,12 +28,12 @@ const (
 // DeadLetter is a dead letter as the api tells it. What is not believed, because
 // the message's seal does not fit, is left out.
 type DeadLetter struct {
-	ID         string    `json:"id" doc:"service.stream.sequence of the message that could not be processed"`
+	ID         string    `json:"id" doc:"service.stream.address of the event that could not be processed"`
 	Service    string    `json:"service" doc:"Who refused it"`
 	Code       string    `json:"code" doc:"Why, for programs"`
 	Reason     string    `json:"reason" doc:"The same for people"`
 	Subject    string    `json:"subject" doc:"Where the message stood"`
-	Sequence   uint64    `json:"sequence" doc:"The message's sequence in its stream"`
+	Sequence   uint64    `json:"sequence" doc:"The event's address on the ledger: its message's sequence × 256 + its index there. Of other streams the message's sequence"`
 	Deliveries int       `json:"deliveries" doc:"How often it had been delivered"`
 	DiedAt     time.Time `json:"died_at"`
 	Believed   bool      `json:"believed" doc:"Whether the message is a writ whose seal fits: only then it tells what it is about"`
@@ -96,7 +96,7 @@ func (l *letter) writ() (*events.Command, string) {
 
 func (l *letter) told() DeadLetter {
 	d := DeadLetter{
-		ID: l.ID, Service: l.Service, Code: l.Code, Reason: l.Reason, Subject: l.Record.Subject, Sequence: l.Record.Sequence,
+		ID: l.ID, Service: l.Service, Code: l.Code, Reason: l.Reason, Subject: l.Record.Subject, Sequence: l.Record.Address,
 		Deliveries: l.Deliveries, DiedAt: l.Died,
 	}
 	_, d.Unreplayable = l.writ()

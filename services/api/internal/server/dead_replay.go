@@ -3,11 +3,8 @@ package server
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"fmt"
 	"time"
-
-	"github.com/google/uuid"
 
 	"github.com/writ-project/writ/pkg/events"
 	"github.com/writ-project/writ/pkg/fault"
@@ -75,12 +72,7 @@ func replayed(c *command) *deadReplayOutput {
 // replayID derives the id of a letter's new command, so that the letter replayed
 // twice, at once or after a crash, is one command: a UUIDv8 (RFC 9562, 5.8).
 func replayID(letter string) string {
-	sum := sha256.Sum256([]byte("writ replay of dead letter\x00" + letter))
-	var id uuid.UUID
-	copy(id[:], sum[:])
-	id[6] = id[6]&0x0f | 0x80
-	id[8] = id[8]&0x3f | 0x80
-	return id.String()
+	return derivedID("writ replay of dead letter", letter)
 }
 
 // replayedBefore answers a replay of a letter that is gone because it was
@@ -113,10 +105,10 @@ func (s *Server) settled(ctx context.Context, l *letter, c *events.Command) erro
 	if err != nil {
 		return err
 	}
-	if l.Record.Sequence < 1 || l.Record.Sequence > last {
+	if l.Record.Address < 1 || events.SequenceOf(l.Record.Address) > last {
 		return not
 	}
-	original, err := s.Ledger.Get(ctx, l.Record.Sequence)
+	original, err := s.Ledger.Get(ctx, l.Record.Address)
 	if err != nil {
 		return err
 	}
@@ -129,7 +121,7 @@ func (s *Server) settled(ctx context.Context, l *letter, c *events.Command) erro
 		return fault.Conflict("already-applied", "command %s was applied after all: discard the dead letter", c.ID)
 	case err == nil && !row.Status.Final(): // queued for Stytch, say: its position moved on when it was
 		return fault.Conflict("not-settled", "the worker is not done with the command of dead letter %s: try again", l.ID)
-	case err == nil && row.Sequence == l.Record.Sequence && row.Status.Final():
+	case err == nil && row.Sequence == l.Record.Address && row.Status.Final():
 		return nil
 	case err != nil && !fault.Is(err, fault.NotFound):
 		return err
@@ -138,7 +130,7 @@ func (s *Server) settled(ctx context.Context, l *letter, c *events.Command) erro
 	if err != nil {
 		return err
 	}
-	if positions[events.Partition(c.ResourceID)] < l.Record.Sequence {
+	if positions[events.Shard(c.ResourceID, s.Ledger.Shards())] < l.Record.Address {
 		return fault.Conflict("not-settled", "the worker is not done with the command of dead letter %s: try again", l.ID)
 	}
 	return nil

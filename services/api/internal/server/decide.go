@@ -54,7 +54,7 @@ func newDecision(ctx context.Context, c *gate.Caller, res events.Resource, actio
 // then may its request be answered.
 func (s *Server) record(ctx context.Context, d *events.Decision) error {
 	s.metrics.decided(ctx, d)
-	m, err := events.NewDecision(s.Keys, d)
+	m, err := events.NewDecision(s.Keys, events.SourceAPI, d)
 	if err != nil {
 		return err
 	}
@@ -89,18 +89,17 @@ func (s *Server) checkAll(ctx context.Context, c *gate.Caller, items []authz.Ite
 
 // recordAll is record for many decisions: one batch on the ledger.
 func (s *Server) recordAll(ctx context.Context, all []*events.Decision) error {
-	msgs, ctxs := make([]events.Message, len(all)), make([]context.Context, len(all))
+	msgs := make([]events.Message, len(all))
 	for i, d := range all {
 		s.metrics.decided(ctx, d)
 		var err error
-		if msgs[i], err = events.NewDecision(s.Keys, d); err != nil {
+		if msgs[i], err = events.NewDecision(s.Keys, events.SourceAPI, d); err != nil {
 			return err
 		}
-		ctxs[i] = ctx
 	}
 	ctx, cancel := within(ctx, appendTimeout)
 	defer cancel()
-	if err := s.Ledger.AppendAll(ctx, ctxs, msgs); err != nil {
+	if err := s.Ledger.AppendAll(ctx, msgs); err != nil {
 		return fmt.Errorf("record %d decisions: %w", len(msgs), err)
 	}
 	return nil

@@ -10,8 +10,6 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"github.com/google/uuid"
-
 	"github.com/writ-project/writ/pkg/events"
 	"github.com/writ-project/writ/pkg/fault"
 	"github.com/writ-project/writ/pkg/gate"
@@ -93,11 +91,11 @@ func (k *resources) create(ctx context.Context, in *createInput) (*mutationOutpu
 	if done, err := k.earlier(ctx, o); done != nil || err != nil {
 		return k.answer(ctx, o, done, err)
 	}
-	id, err := uuid.NewV7()
+	id, err := o.resourceID()
 	if err != nil {
 		return nil, err
 	}
-	c := events.Command{Kind: k.def.Name, ResourceID: id.String(), Action: kind.ActionCreate}
+	c := events.Command{Kind: k.def.Name, ResourceID: id, Action: kind.ActionCreate}
 	if c.Changes, err = kind.Names(body); err != nil {
 		return nil, fault.InvalidField("body", "%v", err)
 	}

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -26,12 +27,15 @@ type order struct {
 	waits       bool // the client asked to wait
 	fingerprint string
 	commandID   string
+	keyID       string   // what stands for the key in commands, "" for none
 	views       []string // the tenants that the answer tells about a user; none: the caller's
 }
 
 // newOrder reads the headers that every mutation shares. The command's id comes
-// from the idempotency key, so a retry, on whatever instance and after whatever
-// crash, is the same command.
+// from the idempotency key and the request, so a retry, on whatever instance and
+// after whatever crash, is the same command. Another request under the key is
+// another command: if two instances take them at the same moment, the worker
+// applies the first and rejects the second, whose sender is told.
 func newOrder(ctx context.Context, h MutationHeaders, parts ...string) (*order, error) {
 	o := &order{caller: gate.CallerOf(ctx)}
 	var err error
@@ -54,14 +58,20 @@ func newOrder(ctx context.Context, h MutationHeaders, parts ...string) (*order, 
 		o.commandID = id.String()
 		return o, nil
 	}
-	o.commandID = keyedID(o.caller.Tenant, o.caller.ID, o.key)
+	o.keyID = keyedID(o.caller.Tenant, o.caller.ID, o.key)
+	o.commandID = derivedID("writ command", o.keyID, o.fingerprint)
 	return o, nil
 }
 
-// keyedID derives a command's id from who asks and their idempotency key: a
-// UUIDv8 (RFC 9562, 5.8) over SHA-256.
+// keyedID stands for an idempotency key of a principal in a tenant.
 func keyedID(tenant, principal, key string) string {
-	sum := sha256.Sum256([]byte("writ idempotency key\x00" + tenant + "\x00" + principal + "\x00" + key))
+	return derivedID("writ idempotency key", tenant, principal, key)
+}
+
+// derivedID makes an id of what identifies something: a UUIDv8 (RFC 9562, 5.8)
+// over SHA-256.
+func derivedID(parts ...string) string {
+	sum := sha256.Sum256([]byte(strings.Join(parts, "\x00")))
 	var id uuid.UUID
 	copy(id[:], sum[:])
 	id[6] = id[6]&0x0f | 0x80
@@ -69,26 +79,39 @@ func keyedID(tenant, principal, key string) string {
 	return id.String()
 }
 
+// resourceID makes the id of a new resource: under an idempotency key always the
+// same, so that every retry is answered with it.
+func (o *order) resourceID() (string, error) {
+	if o.keyID != "" {
+		return derivedID("writ resource", o.commandID), nil
+	}
+	id, err := uuid.NewV7()
+	return id.String(), err
+}
+
 // earlier finds the command that an idempotency key already stands for among
 // those that are done. Found or not, nothing has been decided yet.
 func (s *Server) earlier(ctx context.Context, o *order) (*command, error) {
-	if o.key == "" {
+	if o.keyID == "" {
 		return nil, nil
 	}
-	row, err := s.Store.Command(ctx, o.commandID)
+	row, err := s.Store.CommandByKey(ctx, o.keyID)
 	if fault.Is(err, fault.NotFound) {
+		if c, ok := s.recent.byKey(o.keyID); ok { // on its way
+			return s.same(ctx, o, c)
+		}
 		return nil, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	return s.same(ctx, o, fromRow(row), row.Fingerprint)
+	return s.same(ctx, o, fromRow(row))
 }
 
 // same gives the command that the key stands for if this request is the one
 // that it was first sent with.
-func (s *Server) same(ctx context.Context, o *order, c *command, fingerprint string) (*command, error) {
-	if fingerprint != o.fingerprint {
+func (s *Server) same(ctx context.Context, o *order, c *command) (*command, error) {
+	if c.Fingerprint != o.fingerprint {
 		return nil, fault.New(fault.KeyReused, "idempotency-key-reused", "this Idempotency-Key was used for another request")
 	}
 	// The answer tells what became of the command, so it is a decision too.
@@ -116,7 +139,7 @@ func (s *Server) submit(ctx context.Context, o *order, d *events.Decision, c eve
 			return nil, err
 		}
 	}
-	c.ID, c.Tenant, c.PrincipalID, c.Fingerprint = o.commandID, o.caller.Tenant, o.caller.ID, o.fingerprint
+	c.ID, c.Key, c.Tenant, c.PrincipalID, c.Fingerprint = o.commandID, o.keyID, o.caller.Tenant, o.caller.ID, o.fingerprint
 	c.IssuedAt = time.Now().UTC()
 	var told <-chan events.Notice
 	if o.wait > 0 {
@@ -124,52 +147,22 @@ func (s *Server) submit(ctx context.Context, o *order, d *events.Decision, c eve
 		defer done()
 		told, c.ReplyTo = ch, s.waiters.subject
 	}
-	m, err := events.NewWrit(s.Keys, d, &c, c.IssuedAt.Add(writLife))
+	m, err := events.NewWrit(s.Keys, events.SourceAPI, d, &c, c.IssuedAt.Add(writLife))
 	if err != nil {
 		return nil, err
 	}
 	actx, cancel := within(ctx, appendTimeout)
 	defer cancel()
-	ack, err := s.Ledger.Append(actx, m)
-	if err != nil {
+	if _, err := s.Ledger.Append(actx, m); err != nil {
 		return nil, fmt.Errorf("submit command %s: %w", c.ID, err)
-	}
-	if ack.Duplicate {
-		return s.duplicate(ctx, o, d, ack.Sequence)
 	}
 	s.metrics.decided(ctx, d)
 	accepted := &command{
 		ID: c.ID, Status: events.StatusAccepted, Kind: c.Kind, ResourceID: c.ResourceID, Action: c.Action,
-		PrincipalID: c.PrincipalID, Tenant: c.Tenant, IssuedAt: c.IssuedAt, DecisionID: d.ID,
+		PrincipalID: c.PrincipalID, Tenant: c.Tenant, IssuedAt: c.IssuedAt, DecisionID: d.ID, Key: c.Key, Fingerprint: c.Fingerprint,
 	}
 	s.recent.add(accepted)
 	return s.await(ctx, o, accepted, told)
-}
-
-// duplicate answers a retry whose first try is on the ledger but not yet in
-// SQL: two at the same moment, or a client that was faster than the worker. The
-// decision that this one was given permits nothing, but it was taken, so it is
-// recorded.
-func (s *Server) duplicate(ctx context.Context, o *order, d *events.Decision, sequence uint64) (*command, error) {
-	d.Command = nil
-	if err := s.record(ctx, d); err != nil {
-		return nil, err
-	}
-	r, err := s.Ledger.Get(ctx, sequence)
-	if err != nil {
-		return nil, err
-	}
-	e, err := events.Parse(r.Data)
-	if err == nil {
-		err = e.Verify(s.Keys, r.Subject)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read command %s at %d: %w", o.commandID, sequence, err)
-	}
-	if e.Command.Fingerprint != o.fingerprint {
-		return nil, fault.New(fault.KeyReused, "idempotency-key-reused", "this Idempotency-Key was used for another request")
-	}
-	return s.await(ctx, o, fromEvent(e), nil)
 }
 
 // How often SQL is asked about a command that nobody told about.
@@ -220,6 +213,7 @@ type command struct {
 	Attempts                                          int
 	Version                                           int64
 	DecisionID                                        string
+	Key, Fingerprint                                  string
 	IssuedAt, At                                      time.Time
 	Result                                            []byte
 }
@@ -235,7 +229,7 @@ func fromRow(r store.Command) *command {
 	return &command{
 		ID: r.ID, Kind: r.Kind, ResourceID: r.ResourceID, Action: r.Action, PrincipalID: r.PrincipalID, Tenant: r.Tenant,
 		Status: r.Status, Code: r.Code, Reason: r.Reason, Attempts: r.Attempts, Version: r.Version, DecisionID: r.DecisionID,
-		IssuedAt: r.IssuedAt, At: r.At, Result: r.Result,
+		Key: r.Key, Fingerprint: r.Fingerprint, IssuedAt: r.IssuedAt, At: r.At, Result: r.Result,
 	}
 }
 
@@ -243,7 +237,7 @@ func fromEvent(e *events.Event) *command {
 	c := e.Command
 	return &command{
 		ID: c.ID, Kind: c.Kind, ResourceID: c.ResourceID, Action: c.Action, PrincipalID: c.PrincipalID, Tenant: c.Tenant,
-		Status: events.StatusAccepted, DecisionID: e.Decision.ID, IssuedAt: c.IssuedAt,
+		Status: events.StatusAccepted, DecisionID: e.Decision.ID, Key: c.Key, Fingerprint: c.Fingerprint, IssuedAt: c.IssuedAt,
 	}
 }
 

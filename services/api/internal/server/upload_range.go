@@ -154,5 +154,5 @@ func (c *contents) submitted(ctx context.Context, in *putRequest, u *content.Ses
 		c.Log.WarnContext(ctx, "an upload's session stays", "upload", u.Ref.Upload, "error", err)
 	}
 	// The session is this principal's, and so is its command: it need not be the same request.
-	return c.same(ctx, in.order, fromRow(row), in.order.fingerprint)
+	return c.same(ctx, in.order, fromRow(row))
 }

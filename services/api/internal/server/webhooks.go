@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
-	"github.com/google/uuid"
 
 	"github.com/writ-project/writ/pkg/events"
 	"github.com/writ-project/writ/pkg/fault"
@@ -143,11 +142,11 @@ func (h *hooks) create(ctx context.Context, in *createInput) (*mutationOutput, e
 	if done, err := h.earlier(ctx, o); done != nil || err != nil {
 		return h.answer(ctx, o, done, "", err)
 	}
-	id, err := uuid.NewV7()
+	id, err := o.resourceID()
 	if err != nil {
 		return nil, err
 	}
-	c := events.Command{Kind: webhook.Kind.Name, ResourceID: id.String(), Action: kind.ActionCreate}
+	c := events.Command{Kind: webhook.Kind.Name, ResourceID: id, Action: kind.ActionCreate}
 	if c.Changes, err = kind.Names(body); err != nil {
 		return nil, fault.InvalidField("body", "%v", err)
 	}

@@ -113,10 +113,8 @@ func (s *Server) stytchWebhook(ctx context.Context, in *stytchInput) (*stytchOut
 func (s *Server) heard(ctx context.Context, message, id string) *order {
 	c := s.system(ctx)
 	sum := sha256.Sum256([]byte("stytch webhook\x00" + id))
-	return &order{
-		caller: c, key: message, fingerprint: hex.EncodeToString(sum[:]),
-		commandID: keyedID(c.Tenant, c.ID, "stytch webhook "+message),
-	}
+	key := keyedID(c.Tenant, c.ID, "stytch webhook "+message)
+	return &order{caller: c, key: message, keyID: key, fingerprint: hex.EncodeToString(sum[:]), commandID: key}
 }
 
 // system is the caller of what the api does of itself.

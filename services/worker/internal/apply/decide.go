@@ -19,68 +19,75 @@ import (
 // attempts is how often a handler that crashes is tried.
 const attempts = 3
 
-// process works one command into the state and moves its partition's position,
-// or blocks the partition when Cerbos does not answer: order forbids to go on.
-func (l *Loop) process(ctx context.Context, s *state, it *item) {
+// process works one command into the state and moves the position past it, or
+// blocks when Cerbos does not answer: order forbids to go on.
+func (s *shard) process(ctx context.Context, st *state, it *item) {
 	if it.unburied != nil {
-		s.blocked[it.partition] = it.unburied
+		st.blocked = it.unburied
 		return
 	}
-	if it.refused != nil {
-		s.refused = append(s.refused, it)
-		s.moved[it.partition] = it.Sequence
+	if err := s.settle(ctx, st, it); err != nil {
+		st.blocked = err
 		return
+	}
+	st.moved = it.Address
+}
+
+// settle brings a command to its end in the state. The error is what it waits for.
+func (s *shard) settle(ctx context.Context, st *state, it *item) error {
+	if it.refused != nil {
+		st.refused = append(st.refused, it)
+		return nil
 	}
 	c := &it.event.Command
-	if known, ok := s.commands[c.ID]; ok {
-		// The same id again: a retry under an idempotency key that JetStream no
-		// longer recognized. Its effect is there; a different command is refused.
+	if known, ok := st.commands[c.ID]; ok {
+		// The same id again: a retry whose first try was on its way, or is long done.
+		// Its effect is there; a different command is refused.
 		if known.Fingerprint != c.Fingerprint {
-			s.bury(it, command.ErrReused)
+			st.bury(it, command.ErrReused)
+		} else if known.Status.Final() {
+			st.repeated = append(st.repeated, &resultOf{it: it, row: known})
 		}
-		s.moved[it.partition] = it.Sequence
-		return
+		return nil
 	}
 	r := &resultOf{it: it}
+	if first, ok := st.keys[c.Key]; ok && c.Key != "" && first.ID != c.ID {
+		r.other = true // the key is the first one's
+		st.reject(r, command.KeyReused())
+		return nil
+	}
 	if it.external() {
 		if err := it.event.Expired(command.Now()); err != nil {
-			s.reject(r, err)
+			st.reject(r, err)
 		} else {
-			s.enqueue(it)
+			st.enqueue(it)
 		}
-		s.moved[it.partition] = it.Sequence
-		return
+		return nil
 	}
+	var err error
 	if it.recorded != nil {
-		switch err := s.repeat(r); {
-		case errors.Is(err, user.ErrAskAgain):
-			s.enqueue(it)
-		case err != nil:
-			s.reject(r, err)
+		err = st.repeat(r)
+	} else {
+		var row *kind.Row
+		if row, err = s.execute(ctx, st, it, r); err == nil {
+			err = st.finish(r, row)
 		}
-		s.moved[it.partition] = it.Sequence
-		return
-	}
-	row, err := l.execute(ctx, s, it, r)
-	if fault.Is(err, fault.Unavailable) {
-		s.blocked[it.partition] = err
-		return
-	}
-	if err == nil {
-		err = s.finish(r, row)
 	}
 	switch {
+	case err == nil:
+	case it.recorded == nil && fault.Is(err, fault.Unavailable):
+		return err
 	case errors.Is(err, user.ErrAskAgain): // who decides it again
-		s.enqueue(it)
-	case err != nil:
-		s.reject(r, err)
+		st.enqueue(it)
+	default:
+		st.reject(r, err)
 	}
-	s.moved[it.partition] = it.Sequence
+	return nil
 }
 
 // execute decides whether the command may still be applied and applies it in
 // memory. An error of pkg/fault rejects it, any other fails it.
-func (l *Loop) execute(ctx context.Context, s *state, it *item, r *resultOf) (*kind.Row, error) {
+func (s *shard) execute(ctx context.Context, st *state, it *item, r *resultOf) (*kind.Row, error) {
 	c := &it.event.Command
 	if it.poison != nil {
 		return nil, errUnstorable // the cause may quote the data: it is logged, not recorded
@@ -89,26 +96,26 @@ func (l *Loop) execute(ctx context.Context, s *state, it *item, r *resultOf) (*k
 		return nil, err
 	}
 	h := it.handler
-	row := s.rows[h.Kind][c.ResourceID]
+	row := st.rows[h.Kind][c.ResourceID]
 	if row != nil && row.Tenant != c.Tenant && !h.Kind.In(*row, c.Tenant) {
 		return nil, fault.Missing(c.Kind, c.ResourceID)
 	}
-	if row == nil && (c.Action != h.Creates || s.departed[c.ResourceID]) {
+	if row == nil && (c.Action != h.Creates || st.departed[c.ResourceID]) {
 		// Deleted meanwhile. What today's policy says of it is recorded all the same.
-		if err := l.decideAgain(ctx, s, row, r); err != nil && !fault.Is(err, fault.Denied) {
+		if err := s.decideAgain(ctx, st, row, r); err != nil && !fault.Is(err, fault.Denied) {
 			return nil, err
 		}
 		return nil, fault.Missing(c.Kind, c.ResourceID)
 	}
-	if command.Stale(&it.event.Decision, versionOf(row), s.userVersion(it.event.Decision.Principal.ID), s.revision) {
-		if err := l.decideAgain(ctx, s, row, r); err != nil {
+	if command.Stale(&it.event.Decision, versionOf(row), st.userVersion(it.event.Decision.Principal.ID), st.revision) {
+		if err := s.decideAgain(ctx, st, row, r); err != nil {
 			return nil, err
 		}
 	}
 	if version := versionOf(row); len(c.IfMatch) > 0 && !slices.Contains(c.IfMatch, version) {
 		return nil, fault.Conflict("version-conflict", "%s %s is at version %d, not %d", c.Kind, c.ResourceID, version, c.IfMatch)
 	}
-	err := s.counts.room(h, c)
+	err := st.counts.room(h, c)
 	if err != nil {
 		return nil, err
 	}
@@ -142,10 +149,9 @@ func (s *state) repeat(r *resultOf) error {
 	r.row = store.Command{
 		ID: c.ID, Tenant: c.Tenant, Kind: c.Kind, ResourceID: c.ResourceID, Action: c.Action, PrincipalID: c.PrincipalID,
 		Status: o.Status, Code: o.Code, Reason: o.Reason, Version: o.Version, Attempts: o.Attempts, Fingerprint: c.Fingerprint,
-		DecisionID: o.DecisionID, Sequence: r.it.Sequence, Result: result, Outcome: r.it.recordedRaw, IssuedAt: c.IssuedAt, At: o.At,
+		Key: c.Key, DecisionID: o.DecisionID, Sequence: r.it.Address, Result: result, Outcome: r.it.recordedRaw, IssuedAt: c.IssuedAt, At: o.At,
 	}
-	s.results = append(s.results, r)
-	s.commands[c.ID] = r.row
+	s.add(r)
 	return nil
 }
 
@@ -165,18 +171,33 @@ func versionOf(row *kind.Row) int64 {
 // far as its expiry goes: it may wait for Stytch as long as it takes.
 func (s *state) enqueue(it *item) {
 	c := &it.event.Command
-	row := command.Row(it.event, it.Sequence)
-	s.queued = append(s.queued, store.Queued{Sequence: it.Sequence, CommandID: c.ID, Lane: c.ResourceID})
+	row := command.Row(it.event, it.Address)
+	row.Queued = true
+	s.queued = append(s.queued, store.Queued{Sequence: it.Address, CommandID: c.ID, Lane: c.ResourceID})
 	s.waiting = append(s.waiting, row)
-	s.commands[c.ID] = row
+	s.know(row)
+}
+
+// know keeps a command for those of the batch that come after it.
+func (s *state) know(row store.Command) {
+	s.commands[row.ID] = row
+	if row.Key != "" {
+		s.keys[row.Key] = row
+	}
+}
+
+// add keeps what became of a command.
+func (s *state) add(r *resultOf) {
+	s.results = append(s.results, r)
+	s.know(r.row)
 }
 
 // decideAgain asks Cerbos with today's attributes and keeps the answer as the
 // second decision.
-func (l *Loop) decideAgain(ctx context.Context, s *state, row *kind.Row, r *resultOf) error {
+func (s *shard) decideAgain(ctx context.Context, st *state, row *kind.Row, r *resultOf) error {
 	c := &r.it.event.Command
 	var today *user.User
-	if u := s.rows[user.Kind][c.PrincipalID]; u != nil {
+	if u := st.rows[user.Kind][c.PrincipalID]; u != nil {
 		today = u.Value.(*user.User)
 	}
 	attrs, err := r.it.handler.Attrs(row, c)
@@ -186,18 +207,18 @@ func (l *Loop) decideAgain(ctx context.Context, s *state, row *kind.Row, r *resu
 	res := events.Resource{Kind: c.Kind, ID: c.ResourceID, Version: versionOf(row), Attr: attrs}
 	// One that does not answer, or slowly, must not keep the batch from being
 	// committed: the commands that need no decision go on.
-	if s.cerbos == nil && time.Now().After(s.decideBy) {
-		s.cerbos = fault.Unreachable("cerbos", errSlow)
+	if st.cerbos == nil && time.Now().After(st.decideBy) {
+		st.cerbos = fault.Unreachable("cerbos", errSlow)
 	}
-	if s.cerbos != nil {
-		return s.cerbos
+	if st.cerbos != nil {
+		return st.cerbos
 	}
-	r.second, r.raw, err = command.Again(ctx, l.authz, r.it.event, today, res)
+	r.second, r.raw, err = command.Again(ctx, s.authz, r.it.event, today, res)
 	if fault.Is(err, fault.Unavailable) {
-		s.cerbos = err
+		st.cerbos = err
 	}
 	if r.second != nil {
-		l.metrics.Decided(ctx, r.second)
+		s.metrics.Decided(ctx, r.second)
 	}
 	return err
 }
@@ -209,7 +230,7 @@ func (s *state) finish(r *resultOf, row *kind.Row) error {
 	if err != nil {
 		return err
 	}
-	if err := s.settle(r, command.Ending{Status: events.StatusApplied, Version: versionOf(row), Result: result}); err != nil {
+	if err := s.end(r, command.Ending{Status: events.StatusApplied, Version: versionOf(row), Result: result}); err != nil {
 		return err
 	}
 	d := r.it.handler.Kind
@@ -234,26 +255,28 @@ func (s *state) reject(r *resultOf, cause error) {
 	if dead {
 		s.bury(r.it, cause)
 	}
-	if err := s.settle(r, end); err != nil {
+	if err := s.end(r, end); err != nil {
 		s.bury(r.it, err)
 	}
 }
 
-// settle makes the command's row and outcome.
-func (s *state) settle(r *resultOf, end command.Ending) (err error) {
+// end makes the command's row and outcome.
+func (s *state) end(r *resultOf, end command.Ending) (err error) {
 	end.Attempts, end.Second, end.Apply = r.row.Attempts, r.second, r.raw
-	row, made, err := command.Settle(r.it.event, r.it.Sequence, end)
+	row, made, err := command.Settle(r.it.event, r.it.Address, end)
 	if err != nil {
 		return err
 	}
+	if r.other {
+		row.Key = ""
+	}
 	r.row, r.made = row, made
-	s.results = append(s.results, r)
-	s.commands[row.ID] = r.row
+	s.add(r)
 	return nil
 }
 
 func (s *state) bury(it *item, cause error) {
-	s.dead = append(s.dead, command.DeadLetter(it.Record, it.deliveries, cause))
+	s.dead = append(s.dead, command.DeadLetter(it.Record, 1, cause))
 }
 
 // crash is a panic of a handler.

@@ -2,7 +2,6 @@ package apply
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -12,6 +11,7 @@ import (
 
 	"github.com/writ-project/writ/pkg/events"
 	"github.com/writ-project/writ/pkg/ledger"
+	"github.com/writ-project/writ/pkg/store"
 	"github.com/writ-project/writ/services/worker/internal/command"
 )
 
@@ -22,7 +22,7 @@ type metrics struct {
 	retries   metric.Int64Counter
 }
 
-func newMetrics(meter metric.Meter, l *ledger.Ledger) (*metrics, error) {
+func newMetrics(meter metric.Meter, l *ledger.Ledger, st *store.Store) (*metrics, error) {
 	var m metrics
 	var err error
 	if m.batchSize, err = meter.Int64Histogram("writ.apply.batch.size", metric.WithUnit("{command}"),
@@ -43,13 +43,17 @@ func newMetrics(meter metric.Meter, l *ledger.Ledger) (*metrics, error) {
 		return nil, err
 	}
 	_, err = meter.Int64ObservableGauge("writ.apply.lag", metric.WithUnit("{command}"),
-		metric.WithDescription("Commands on the ledger that are not applied and acknowledged yet, by partition"),
+		metric.WithDescription("Commands on the ledger that are not applied yet, by shard"),
 		metric.WithInt64Callback(func(ctx context.Context, o metric.Int64Observer) error {
 			ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 			defer cancel()
-			lag, err := l.Lag(ctx)
-			for p, n := range lag {
-				o.Observe(int64(n), metric.WithAttributes(attribute.String("partition", fmt.Sprintf("%02d", p))))
+			positions, err := st.Positions(ctx)
+			if err != nil {
+				return err
+			}
+			lag, err := l.Lag(ctx, positions)
+			for shard, n := range lag {
+				o.Observe(int64(n), metric.WithAttributes(attribute.Int("shard", shard)))
 			}
 			return err
 		}))
@@ -73,8 +77,8 @@ func (m *metrics) applied(ctx context.Context, s *state, commands int, took time
 // startSpan begins the span of a command in the trace of the request that sent
 // it (OpenTelemetry's messaging conventions: a process span, one for each
 // message of a batch).
-func (l *Loop) startSpan(it *item) (context.Context, trace.Span) {
-	return l.tel.Tracer().Start(it.ctx, "process "+events.StreamLedger, trace.WithSpanKind(trace.SpanKindConsumer),
+func (l *Loop) startSpan(ctx context.Context, it *item) (context.Context, trace.Span) {
+	return l.tel.Tracer().Start(ctx, "process "+events.StreamLedger, trace.WithSpanKind(trace.SpanKindConsumer),
 		trace.WithAttributes(semconv.MessagingSystemKey.String("nats"), semconv.MessagingOperationName("process"),
 			semconv.MessagingOperationTypeProcess, semconv.MessagingDestinationName(it.Subject)))
 }

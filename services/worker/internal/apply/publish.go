@@ -3,7 +3,6 @@ package apply
 import (
 	"context"
 	"fmt"
-	"time"
 
 	"github.com/writ-project/writ/pkg/events"
 	"github.com/writ-project/writ/pkg/ledger"
@@ -12,90 +11,102 @@ import (
 	"github.com/writ-project/writ/services/worker/internal/command"
 )
 
-// publish puts second decisions and outcomes on the ledger as one atomic batch
-// and then tells those who wait.
-func (l *Loop) publish(ctx context.Context, results []*resultOf) error {
-	msgs := make([]events.Message, 0, len(results))
-	ctxs := make([]context.Context, 0, len(results))
+// publish puts second decisions and outcomes on the ledger as one message and
+// then tells those who wait.
+func (s *shard) publish(ctx context.Context, results []*resultOf) error {
+	answers := make([]ledger.Answer, 0, len(results))
 	for _, r := range results {
 		if r.it.recorded != nil {
 			continue // it is on the ledger
 		}
-		more, err := command.Encode(l.keys, r.second, r.raw, &r.made, r.row.Outcome)
+		all, err := command.Encode(s.keys, r.second, r.raw, &r.made, r.row.Outcome)
 		if err != nil {
 			return err
 		}
-		for range more {
-			ctxs = append(ctxs, r.it.ctx)
-		}
-		msgs = append(msgs, more...)
+		answers = append(answers, answer(r.it.Address, telemetry.TraceParent(r.it.ctx), all))
 	}
-	if err := l.ledger.AppendAll(ctx, ctxs, msgs); err != nil {
-		return fmt.Errorf("publish %d outcomes: %w", len(results), err)
+	if err := s.append(ctx, answers); err != nil {
+		return err
 	}
 	for _, r := range results {
-		command.Notify(ctx, l.ledger, l.log, r.it.event.Command.ReplyTo, r.row)
+		command.Notify(ctx, s.ledger, s.log, r.it.event.Command.ReplyTo, r.row)
 	}
 	return nil
 }
 
-// republishAfter is the age from which a repeated outcome is looked for on the
-// ledger first: JetStream may have forgotten its id by then.
-const republishAfter = ledger.DedupWindow / 2
-
-// republish publishes the recorded outcomes of commands that were delivered
-// again although they had been applied: their worker died, or lost the ledger,
-// before it acknowledged them.
-func (l *Loop) republish(ctx context.Context, repeats []ledger.Delivery) error {
-	if len(repeats) == 0 {
-		return nil
+func answer(to events.Address, trace string, all []events.Message) ledger.Answer {
+	for i := range all {
+		all[i].Trace = trace
 	}
-	ids := make([]string, 0, len(repeats))
-	traces := map[string]context.Context{}
-	first := repeats[0].Sequence
-	for _, d := range repeats {
-		first = min(first, d.Sequence)
-		e, err := events.Parse(d.Data)
-		if err != nil || e.Type != events.TypeWrit || e.Verify(l.keys, d.Subject) != nil {
+	return ledger.Answer{Command: to, Events: all}
+}
+
+func (s *shard) append(ctx context.Context, answers []ledger.Answer) error {
+	last, err := s.ledger.AppendOutcomes(ctx, events.OutcomeSubject(s.number), s.outcomes, answers)
+	if err != nil {
+		return fmt.Errorf("publish %d outcomes: %w", len(answers), err)
+	}
+	s.outcomes = last
+	return nil
+}
+
+// republish publishes the recorded outcomes of the commands that were applied
+// and not answered: their worker died, or lost the ledger, in between.
+func (s *shard) republish(ctx context.Context) error {
+	for from := s.outcomes.Answered + 1; from <= s.position; {
+		records, err := s.ledger.Commands(ctx, s.number, from, s.position, maxBatch)
+		if err != nil || len(records) == 0 {
+			return err
+		}
+		from = records[len(records)-1].Address + 1
+		if err := s.tell(ctx, records); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// tell publishes what SQL has of some commands that were applied.
+func (s *shard) tell(ctx context.Context, records []ledger.Record) error {
+	var ids []string
+	told := map[events.Address]*events.Event{}
+	for _, r := range records {
+		e, err := command.Read(s.keys, r, s.ledger.Shards())
+		if err != nil {
 			continue // it was a dead letter
 		}
-		ids = append(ids, e.Command.ID)
-		traces[e.Command.ID] = telemetry.Extract(context.Background(), d.Header)
+		ids, told[r.Address] = append(ids, e.Command.ID), e
 	}
 	var rows map[string]store.Command
-	if err := l.store.Update(ctx, func(ctx context.Context, tx *store.Tx) (err error) {
+	if err := s.store.Update(ctx, func(ctx context.Context, tx *store.Tx) (err error) {
 		rows, err = tx.Commands(ctx, ids)
 		return err
 	}); err != nil {
 		return err
 	}
-	var msgs []events.Message
-	var ctxs []context.Context
-	old := map[string]bool{}
-	for id, row := range rows {
-		if !row.Status.Final() {
-			continue // it is queued: its outcome is the role worker's to publish
+	var answers []ledger.Answer
+	for _, r := range records {
+		e := told[r.Address]
+		if e == nil {
+			continue
 		}
-		more, err := command.Messages(l.keys, row)
+		row, ok := rows[e.Command.ID]
+		if !ok || !row.Status.Final() || row.Queued || row.Sequence != r.Address {
+			continue // the role worker's to publish, or answered where it came first
+		}
+		all, err := command.Messages(s.keys, row)
 		if err != nil {
 			return err
 		}
-		for _, m := range more {
-			msgs, ctxs = append(msgs, m), append(ctxs, traces[id])
-			if time.Since(row.At) > republishAfter {
-				old[m.ID] = true
-			}
-		}
+		answers = append(answers, answer(r.Address, e.Trace, all))
 	}
-	there, err := l.ledger.Contains(ctx, first, []string{events.AllDecisions, events.AllOutcomes}, old)
-	if err != nil {
+	if err := s.append(ctx, answers); err != nil {
 		return err
 	}
-	missing, of := msgs[:0], ctxs[:0]
-	for i, m := range msgs {
-		if !there[m.ID] {
-			missing, of = append(missing, m), append(of, ctxs[i])
+	for _, e := range told {
+		if row, ok := rows[e.Command.ID]; ok && row.Status.Final() {
+			command.Notify(ctx, s.ledger, s.log, e.Command.ReplyTo, row)
 		}
 	}
-	return l.ledger.AppendAll(ctx, of, missing)
+	return nil
 }

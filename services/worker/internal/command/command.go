@@ -19,9 +19,9 @@ import (
 	"github.com/writ-project/writ/pkg/ledger"
 )
 
-// Read reads a command and checks that it may be believed. The event is not nil
-// where the message could be read at all.
-func Read(keys *events.Keyring, r ledger.Record) (*events.Event, error) {
+// Read reads a command of a shard and checks that it may be believed. The event
+// is not nil where it could be read at all.
+func Read(keys *events.Keyring, r ledger.Record, shards int) (*events.Event, error) {
 	e, err := events.Parse(r.Data)
 	if err != nil {
 		return nil, err
@@ -29,8 +29,19 @@ func Read(keys *events.Keyring, r ledger.Record) (*events.Event, error) {
 	if e.Type != events.TypeWrit {
 		return e, fmt.Errorf("%w: a %s on a command's subject", events.ErrMismatch, e.Type)
 	}
-	return e, e.Verify(keys, r.Subject)
+	if err := e.Verify(keys, r.Subject); err != nil {
+		return e, err
+	}
+	if want := events.CommandSubject(events.Shard(e.Command.ResourceID, shards)); r.Subject != want {
+		return e, fmt.Errorf("%w: on %s, its resource belongs to %s", ErrShard, r.Subject, want)
+	}
+	return e, nil
 }
+
+// ErrShard is a command that stands in a shard where its resource does not
+// belong: whoever put it there counts other shards. Applied it would leave its
+// resource's order.
+var ErrShard = errors.New("the command stands in the wrong shard")
 
 // Stale reports whether anything that the decision saw has moved on: the
 // versions are those of today's rows, 0 for none. A decision that does not tell
@@ -73,6 +84,11 @@ func Again(ctx context.Context, az authz.Authorizer, e *events.Event, today *use
 // ErrReused is a second, different command under an id that has been used.
 var ErrReused = errors.New("another command of this id was applied before")
 
+// KeyReused is a second, different command under an idempotency key.
+func KeyReused() error {
+	return fault.New(fault.KeyReused, "idempotency-key-reused", "this Idempotency-Key was used for another request")
+}
+
 // ErrGone is a command whose message is not on the ledger any more.
 var ErrGone = errors.New("the ledger no longer has the command's message: trimmed, purged or deleted before it was applied")
 
@@ -84,7 +100,7 @@ func Code(err error) string {
 	}{
 		{events.ErrSeal, "bad-seal"}, {events.ErrMismatch, "mismatch"}, {events.ErrExpired, "expired"},
 		{events.ErrVersion, "unknown-version"}, {events.ErrMalformed, "malformed"}, {ErrReused, "command-id-reused"},
-		{ErrGone, "gone"},
+		{ErrGone, "gone"}, {ErrShard, "wrong-shard"},
 	} {
 		if errors.Is(err, c.err) {
 			return c.code
@@ -94,8 +110,8 @@ func Code(err error) string {
 }
 
 // DeadLetter makes a dead letter of a command.
-func DeadLetter(r ledger.Record, deliveries int, cause error) ledger.DeadLetter {
-	return ledger.DeadLetter{Service: "worker", Code: Code(cause), Reason: cause.Error(), Deliveries: deliveries, Record: r}
+func DeadLetter(r ledger.Record, attempts int, cause error) ledger.DeadLetter {
+	return ledger.DeadLetter{Service: "worker", Code: Code(cause), Reason: cause.Error(), Deliveries: max(attempts, 1), Record: r}
 }
 
 // maxReason bounds the reason of an outcome, in bytes.

@@ -36,7 +36,7 @@ func Refused(cause error) (e Ending, dead bool) {
 }
 
 // Settle makes a command's row and the outcome of which it holds the bytes.
-func Settle(e *events.Event, sequence uint64, end Ending) (store.Command, events.Outcome, error) {
+func Settle(e *events.Event, address events.Address, end Ending) (store.Command, events.Outcome, error) {
 	c, first := &e.Command, &e.Decision
 	decision := first.ID
 	if end.Second != nil {
@@ -44,31 +44,31 @@ func Settle(e *events.Event, sequence uint64, end Ending) (store.Command, events
 	}
 	o := events.Outcome{
 		ID: events.OutcomeID(c.ID), CommandID: c.ID, Kind: c.Kind, ResourceID: c.ResourceID, Action: c.Action, Tenant: c.Tenant,
-		Status: end.Status, Code: end.Code, Reason: end.Reason, Version: end.Version, DecisionID: decision, Sequence: sequence,
+		Status: end.Status, Code: end.Code, Reason: end.Reason, Version: end.Version, DecisionID: decision, Sequence: address,
 		Attempts: max(end.Attempts, 1), At: Now(), TraceID: first.TraceID,
 	}
 	raw, err := events.EncodeOutcome(&o)
 	if err != nil {
 		return store.Command{}, o, err
 	}
-	row := Row(e, sequence)
+	row := Row(e, address)
 	row.Status, row.Code, row.Reason, row.Version, row.Attempts = o.Status, o.Code, o.Reason, o.Version, o.Attempts
 	row.DecisionID, row.Result, row.Outcome, row.Apply, row.At = decision, end.Result, raw, end.Apply, o.At
 	return row, o, nil
 }
 
 // Row is the row of a command that nothing has been done about.
-func Row(e *events.Event, sequence uint64) store.Command {
+func Row(e *events.Event, address events.Address) store.Command {
 	c := &e.Command
 	return store.Command{
 		ID: c.ID, Tenant: c.Tenant, Kind: c.Kind, ResourceID: c.ResourceID, Action: c.Action, PrincipalID: c.PrincipalID,
-		Status: events.StatusAccepted, Fingerprint: c.Fingerprint, DecisionID: e.Decision.ID, Sequence: sequence,
+		Status: events.StatusAccepted, Fingerprint: c.Fingerprint, Key: c.Key, DecisionID: e.Decision.ID, Sequence: address,
 		IssuedAt: c.IssuedAt, At: Now(),
 	}
 }
 
-// Messages makes the ledger's messages of a command that is done, from what
-// SQL has of it: the same bytes and ids whenever it is called.
+// Messages makes the ledger's events of a command that is done, from what SQL has
+// of it: the same records and ids whenever it is called. They carry no subject.
 func Messages(keys *events.Keyring, row store.Command) ([]events.Message, error) {
 	var second events.Decision
 	if len(row.Apply) > 0 {
@@ -83,12 +83,12 @@ func Messages(keys *events.Keyring, row store.Command) ([]events.Message, error)
 	return Encode(keys, &second, row.Apply, &o, row.Outcome)
 }
 
-// Encode makes the messages of an outcome and, if there is one, of the second
+// Encode makes the events of an outcome and, if there is one, of the second
 // decision before it.
 func Encode(keys *events.Keyring, second *events.Decision, rawSecond []byte, o *events.Outcome, raw []byte) ([]events.Message, error) {
 	out := make([]events.Message, 0, 2)
 	if len(rawSecond) > 0 {
-		m, err := events.DecisionMessage(keys, second, rawSecond)
+		m, err := events.DecisionMessage(keys, events.SourceWorker, second, rawSecond)
 		if err != nil {
 			return nil, err
 		}

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"time"
 
 	"github.com/writ-project/writ/pkg/events"
 	"github.com/writ-project/writ/pkg/fault"
@@ -15,6 +14,7 @@ import (
 	"github.com/writ-project/writ/pkg/kind/user"
 	"github.com/writ-project/writ/pkg/ledger"
 	"github.com/writ-project/writ/pkg/store"
+	"github.com/writ-project/writ/pkg/telemetry"
 	"github.com/writ-project/writ/services/worker/internal/command"
 )
 
@@ -141,7 +141,7 @@ func (w *Worker) commit(ctx context.Context, j *job) error {
 		}
 		end := command.Ending{Status: events.StatusApplied, Attempts: j.tries(), Second: j.second, Apply: j.apply}
 		if id != "" && (j.recorded == nil || j.recorded.Status == events.StatusApplied) {
-			next, err := writeRow(ctx, tx, j, id)
+			next, err := w.writeRow(ctx, tx, j, id)
 			if err != nil {
 				return err
 			}
@@ -174,10 +174,10 @@ func (w *Worker) commit(ctx context.Context, j *job) error {
 }
 
 // writeRow writes the user's row as the command leaves it.
-func writeRow(ctx context.Context, tx *store.Tx, j *job, id string) (*kind.Row, error) {
-	// The apply loop changes a row in a transaction that has its partition's
+func (w *Worker) writeRow(ctx context.Context, tx *store.Tx, j *job, id string) (*kind.Row, error) {
+	// The apply loop changes a row in a transaction that has its shard's
 	// position: with it nobody else does.
-	if _, err := tx.Positions(ctx, []int{events.Partition(id)}); err != nil {
+	if _, err := tx.Positions(ctx, []int{events.Shard(id, w.Ledger.Shards())}); err != nil {
 		return nil, err
 	}
 	rows, err := tx.Rows(ctx, user.Kind, []string{id})
@@ -286,27 +286,39 @@ func (w *Worker) announce(ctx context.Context, j *job, repeated bool) error {
 	return w.Store.Update(ctx, func(ctx context.Context, tx *store.Tx) error { return tx.Dequeue(ctx, j.q.Sequence) })
 }
 
-// publish puts the second decision and the outcome on the ledger. The ledger
-// drops what it has by its id, unless that was a while ago: then it is looked for.
+// publish puts the second decision and the outcome on the ledger, once: where an
+// earlier try may have done it they are looked for first, and nobody else can have
+// appended in between.
 func (w *Worker) publish(ctx context.Context, j *job, repeated bool) error {
-	msgs, err := command.Messages(w.Keys, j.row)
+	all, err := command.Messages(w.Keys, j.row)
 	if err != nil {
 		return err
 	}
-	if repeated && time.Since(j.row.At) > ledger.DedupWindow/2 {
-		ids := map[string]bool{}
-		for _, m := range msgs {
-			ids[m.ID] = true
-		}
-		there, err := w.Ledger.Contains(ctx, j.q.Sequence, []string{events.AllDecisions, events.AllOutcomes}, ids)
+	w.telling.Lock()
+	defer w.telling.Unlock()
+	if w.told == nil {
+		last, err := w.Ledger.LastOutcomes(ctx, events.SubjectStytchOutcomes)
 		if err != nil {
 			return err
 		}
-		msgs = slices.DeleteFunc(msgs, func(m events.Message) bool { return there[m.ID] })
+		w.told = &last
 	}
-	ctxs := make([]context.Context, len(msgs))
-	for i := range ctxs {
-		ctxs[i] = ctx
+	if repeated {
+		id := events.OutcomeID(j.row.ID)
+		found, err := w.Ledger.Find(ctx, j.q.Sequence, []string{events.SubjectStytchOutcomes}, map[string]bool{id: true})
+		if _, there := found[id]; there || err != nil {
+			return err
+		}
 	}
-	return w.Ledger.AppendAll(ctx, ctxs, msgs)
+	trace := telemetry.TraceParent(ctx)
+	for i := range all {
+		all[i].Trace = trace
+	}
+	last, err := w.Ledger.AppendOutcomes(ctx, events.SubjectStytchOutcomes, *w.told, []ledger.Answer{{Command: j.q.Sequence, Events: all}})
+	if err != nil {
+		w.told = nil // it is open where they end
+		return err
+	}
+	w.told = &last
+	return nil
 }

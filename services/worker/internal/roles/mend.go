@@ -19,7 +19,7 @@ import (
 // at Stytch is there.
 func (w *Worker) recall(ctx context.Context, j *job) (done bool, err error) {
 	id := events.OutcomeID(j.q.CommandID)
-	found, err := w.Ledger.Recorded(ctx, j.q.Sequence, []string{events.OutcomesOf(user.Kind.Name)}, map[string]bool{id: true})
+	found, err := w.Ledger.Find(ctx, j.q.Sequence, []string{events.AllOutcomes}, map[string]bool{id: true})
 	if err != nil {
 		return false, fmt.Errorf("recall the outcome of %s: %w", j.q.CommandID, err)
 	}

@@ -118,10 +118,15 @@ type Worker struct {
 	// edge is the end of the ledger when this process looked first. A command up
 	// to there that is not done in SQL may have its outcome on the ledger, if the
 	// database was restored from an older state.
-	edge uint64
+	edge events.Address
 	// seen is the lease as somebody else holds it, since is when it last moved.
 	seen  store.Lease
 	since time.Time
+
+	// told is where the outcomes of these commands end on the ledger, as far as is
+	// known; nil if it is not. Those who publish take turns.
+	telling sync.Mutex
+	told    *ledger.Outcomes
 
 	mu    sync.Mutex
 	users map[string]bool // whose command, or whom a create has found, is being tried
@@ -202,7 +207,7 @@ func (w *Worker) turn(ctx context.Context) (time.Duration, error) {
 		if err != nil {
 			return w.timing.poll, err
 		}
-		w.edge = max(last, 1)
+		w.edge = events.End(last)
 	}
 	heads, err := w.Store.Heads(asking, 1)
 	if err != nil || len(heads) == 0 {

@@ -94,9 +94,9 @@ func (w *Worker) try(ctx context.Context, j *job, la *lane) (err error) {
 		if j.gone, _ = w.Ledger.Gone(ctx, j.q.Sequence); !j.gone {
 			return err
 		}
-		j.rec = ledger.Record{Sequence: j.q.Sequence, Subject: events.CommandSubject(j.row.Kind, events.Partition(j.row.ResourceID), j.row.Action)}
+		j.rec = ledger.Record{Address: j.q.Sequence, Subject: events.CommandSubject(events.Shard(j.row.ResourceID, w.Ledger.Shards()))}
 	}
-	ctx = telemetry.Extract(ctx, j.rec.Header)
+	ctx = telemetry.FromTraceParent(ctx, events.TraceOf(j.rec.Data))
 	ctx, span := w.Telemetry.Tracer().Start(ctx, "process "+events.StreamLedger, trace.WithSpanKind(trace.SpanKindConsumer),
 		trace.WithAttributes(semconv.MessagingSystemKey.String("nats"), semconv.MessagingOperationName("process"),
 			semconv.MessagingOperationTypeProcess, semconv.MessagingDestinationName(j.rec.Subject)))
@@ -154,7 +154,7 @@ func (w *Worker) perform(ctx context.Context, j *job) error {
 		return w.giveUp(ctx, j)
 	}
 	var err error
-	if j.event, err = command.Read(w.Keys, j.rec); err == nil && j.event.Command.ID != j.q.CommandID {
+	if j.event, err = command.Read(w.Keys, j.rec, w.Ledger.Shards()); err == nil && j.event.Command.ID != j.q.CommandID {
 		err = fmt.Errorf("%w: another command stands at %d now", events.ErrMismatch, j.q.Sequence)
 	}
 	if err != nil { // the apply loop could read it: somebody has been at the ledger, or at the keys

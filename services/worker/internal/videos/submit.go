@@ -65,23 +65,18 @@ func (v *Videos) submit(ctx context.Context, j jobs.Job, at *video.Video, p vide
 		ID: commandID(j, p.Status), Kind: video.Kind.Name, ResourceID: at.ID, Action: video.ActionProcess, Tenant: at.Tenant,
 		PrincipalID: who.ID, Body: body, Fingerprint: fingerprint(p), IssuedAt: now,
 	}
-	m, err := events.NewWrit(v.Keys, d, &c, now.Add(writLife))
+	m, err := events.NewWrit(v.Keys, events.SourceWorker, d, &c, now.Add(writLife))
 	if err != nil {
 		return err
 	}
-	ack, err := v.Ledger.Append(ctx, m)
-	if err != nil {
+	if _, err := v.Ledger.Append(ctx, m); err != nil {
 		return fmt.Errorf("submit %s of video %s: %w", p.Status, at.ID, err)
-	}
-	if ack.Duplicate { // this decision permits nothing, but it was taken
-		d.Command = nil
-		return v.record(ctx, d)
 	}
 	return nil
 }
 
 func (v *Videos) record(ctx context.Context, d *events.Decision) error {
-	m, err := events.NewDecision(v.Keys, d)
+	m, err := events.NewDecision(v.Keys, events.SourceWorker, d)
 	if err != nil {
 		return err
 	}

@@ -1,7 +1,7 @@
 // Package videos is what the worker does about the files of videos, in jobs: it
 // looks at a file that was uploaded, and puts away what nobody refers to.
 //
-//	LEDGER writ.outcome.video.> ──▶ follow ──▶ JOBS probe ──▶ content store, Probe
+//	LEDGER writ.outcome.> ──▶ follow ──▶ JOBS probe ──▶ content store, Probe
 //	                                  │           └──▶ LEDGER: process, by the system
 //	                                  └──────▶ JOBS content ──▶ content store: removed
 //
@@ -23,6 +23,7 @@ import (
 	"github.com/writ-project/writ/pkg/events"
 	"github.com/writ-project/writ/pkg/fault"
 	"github.com/writ-project/writ/pkg/jobs"
+	"github.com/writ-project/writ/pkg/kind"
 	"github.com/writ-project/writ/pkg/kind/user"
 	"github.com/writ-project/writ/pkg/kind/video"
 	"github.com/writ-project/writ/pkg/ledger"
@@ -77,10 +78,7 @@ func New(cfg Config) *Videos {
 func (v *Videos) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
-		return v.Ledger.Consume(ctx, consumer, []string{
-			events.OutcomeSubject(video.Kind.Name, video.ActionUpload, "*"),
-			events.OutcomeSubject(video.Kind.Name, "delete", events.StatusApplied),
-		}, v.follow)
+		return v.Ledger.Consume(ctx, consumer, []string{events.AllOutcomes}, v.follow)
 	})
 	g.Go(func() error { return v.begin(ctx) })
 	return g.Wait()
@@ -107,14 +105,20 @@ func (v *Videos) begin(ctx context.Context) error {
 	return nil
 }
 
+// concerns reports whether files may have changed hands: a video's upload that
+// ended, or a video that was deleted.
+func concerns(o *events.Outcome) bool {
+	return o.Kind == video.Kind.Name && (o.Action == video.ActionUpload || o.Action == kind.ActionDelete && o.Status == events.StatusApplied)
+}
+
 // follow puts the jobs of one outcome on their queues.
 func (v *Videos) follow(ctx context.Context, r ledger.Record) error {
-	e, err := events.Parse(r.Data)
-	if err == nil {
-		err = e.Verify(v.Keys, r.Subject)
+	var e events.Event
+	if err := events.Skim(&e, r.Data); err != nil || !concerns(&e.Outcome) {
+		return nil // others' outcomes are most of them; the auditor makes a dead letter of what cannot be read
 	}
-	if err != nil || e.Type != events.TypeOutcome {
-		v.Log.WarnContext(ctx, "an outcome is not believed", "sequence", r.Sequence, "error", err)
+	if err := e.Verify(v.Keys, r.Subject); err != nil {
+		v.Log.WarnContext(ctx, "an outcome is not believed", "address", r.Address, "error", err)
 		return nil // the auditor makes a dead letter of it
 	}
 	o := &e.Outcome

@@ -16,8 +16,8 @@ import (
 
 // subject is the payload of a delivery.
 type subject struct {
-	Webhook  string `json:"webhook"`
-	Sequence uint64 `json:"sequence"` // the event's, on the ledger
+	Webhook  string         `json:"webhook"`
+	Sequence events.Address `json:"sequence"` // the event's address on the ledger
 }
 
 // outage is the pause after something of ours did not answer: that is not the
@@ -61,7 +61,7 @@ func (w *Webhooks) deliver(ctx context.Context, j jobs.Job, s subject) error {
 	if err != nil {
 		return jobs.Cancel(fmt.Errorf("event %d is not believed: %w", s.Sequence, err))
 	}
-	err = w.send(ctx, hook, e, r.Subject, s.Sequence)
+	err = w.send(ctx, hook, e, s.Sequence)
 	return w.verdict(j, hook, err)
 }
 
@@ -70,12 +70,12 @@ type refused struct{ answer }
 
 func (r *refused) Error() string { return fmt.Sprintf("the endpoint answered %d", r.status) }
 
-func (w *Webhooks) send(ctx context.Context, hook *webhook.Webhook, e *events.Event, subject string, sequence uint64) error {
+func (w *Webhooks) send(ctx context.Context, hook *webhook.Webhook, e *events.Event, address events.Address) error {
 	// What the setting allowed when the webhook was made may be forbidden now.
 	if err := webhook.CheckURL(hook.URL, w.AllowPrivate); err != nil {
 		return errPrivate
 	}
-	id, body, err := compose(e, subject, sequence)
+	id, body, err := compose(e, address)
 	if err != nil {
 		return err
 	}

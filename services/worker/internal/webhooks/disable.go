@@ -68,24 +68,19 @@ func (w *Webhooks) disable(ctx context.Context, h *webhook.Webhook, occasion str
 		ID: commandID(h.ID, occasion), Kind: webhook.Kind.Name, ResourceID: h.ID, Action: webhook.ActionDisable, Tenant: h.Tenant,
 		PrincipalID: who.ID, Body: body, Fingerprint: fingerprint(h.ID, occasion), IssuedAt: now,
 	}
-	m, err := events.NewWrit(w.Keys, d, &c, now.Add(writLife))
+	m, err := events.NewWrit(w.Keys, events.SourceWorker, d, &c, now.Add(writLife))
 	if err != nil {
 		return err
 	}
-	ack, err := w.Ledger.Append(ctx, m)
-	if err != nil {
+	if _, err := w.Ledger.Append(ctx, m); err != nil {
 		return fmt.Errorf("submit that webhook %s is disabled: %w", h.ID, err)
 	}
 	w.Log.WarnContext(ctx, "a webhook is disabled", "webhook", h.ID, "tenant", h.Tenant, "reason", t.Reason, "error", t.LastError)
-	if ack.Duplicate { // this decision permits nothing, but it was taken
-		d.Command = nil
-		return w.record(ctx, d)
-	}
 	return nil
 }
 
 func (w *Webhooks) record(ctx context.Context, d *events.Decision) error {
-	m, err := events.NewDecision(w.Keys, d)
+	m, err := events.NewDecision(w.Keys, events.SourceWorker, d)
 	if err != nil {
 		return err
 	}

@@ -27,7 +27,7 @@ func (w *Webhooks) follow(ctx context.Context) error {
 	for ctx.Err() == nil {
 		rows, err := w.Store.Select(ctx, webhook.Kind, store.Where{}, 1)
 		if err == nil && len(rows) > 0 {
-			return w.Ledger.ConsumeBatches(ctx, consumer, []string{events.AllOutcomes, events.AllDenials}, rows[0].CreatedAt.Add(-leeway), w.dispatch)
+			return w.Ledger.ConsumeBatches(ctx, consumer, []string{events.AllOutcomes, events.SubjectDecisions}, rows[0].CreatedAt.Add(-leeway), w.dispatch)
 		}
 		rest(ctx, w.Refresh)
 	}
@@ -40,16 +40,18 @@ func (w *Webhooks) dispatch(ctx context.Context, records []ledger.Record) error 
 	hooks := map[string][]*webhook.Webhook{} // by tenant
 	due := map[string]*dueTo{}               // by webhook
 	for _, r := range records {
-		e, err := events.Parse(r.Data)
-		if err != nil {
-			continue // the auditor makes a dead letter of it
+		e := &events.Event{}
+		if err := events.Skim(e, r.Data); err != nil || e.Type != events.TypeOutcome && e.Decision.Effect != events.Deny {
+			continue // allowed, or nothing: the auditor makes a dead letter of what cannot be read
 		}
 		tenant := tenantOf(e)
 		if _, known := hooks[tenant]; !known {
 			// After the event came: a webhook that its cause could know of is there.
-			if hooks[tenant], err = w.of(ctx, tenant); err != nil {
+			found, err := w.of(ctx, tenant)
+			if err != nil {
 				return err
 			}
+			hooks[tenant] = found
 		}
 		believed := false
 		for _, h := range hooks[tenant] {
@@ -63,7 +65,7 @@ func (w *Webhooks) dispatch(ctx context.Context, records []ledger.Record) error 
 			if due[h.ID] == nil {
 				due[h.ID] = &dueTo{hook: h}
 			}
-			due[h.ID].sequences = append(due[h.ID].sequences, r.Sequence)
+			due[h.ID].events = append(due[h.ID].events, r.Address)
 		}
 	}
 	if len(due) == 0 {
@@ -87,8 +89,8 @@ func (w *Webhooks) dispatch(ctx context.Context, records []ledger.Record) error 
 	g.SetLimit(atOnceEnqueued)
 	for _, d := range due {
 		w.start(d.hook)
-		for _, sequence := range d.sequences {
-			g.Go(func() error { return w.enqueue(ctx, d.hook, sequence) })
+		for _, address := range d.events {
+			g.Go(func() error { return w.enqueue(ctx, d.hook, address) })
 		}
 	}
 	return g.Wait()
@@ -96,8 +98,8 @@ func (w *Webhooks) dispatch(ctx context.Context, records []ledger.Record) error 
 
 // dueTo are the events for one webhook.
 type dueTo struct {
-	hook      *webhook.Webhook
-	sequences []uint64
+	hook   *webhook.Webhook
+	events []events.Address
 }
 
 func tenantOf(e *events.Event) string {
@@ -120,9 +122,9 @@ func (w *Webhooks) of(ctx context.Context, tenant string) ([]*webhook.Webhook, e
 	return out, nil
 }
 
-func (w *Webhooks) enqueue(ctx context.Context, h *webhook.Webhook, sequence uint64) error {
+func (w *Webhooks) enqueue(ctx context.Context, h *webhook.Webhook, address events.Address) error {
 	_, _, err := w.Jobs.Enqueue(ctx, jobs.Spec{
-		Queue: queueOf(h.ID), Key: fmt.Sprint(sequence), Tenant: h.Tenant, Payload: subject{Webhook: h.ID, Sequence: sequence},
+		Queue: queueOf(h.ID), Key: fmt.Sprint(address), Tenant: h.Tenant, Payload: subject{Webhook: h.ID, Sequence: address},
 	})
 	return err
 }
@@ -144,7 +146,7 @@ func (w *Webhooks) limit(ctx context.Context) (uint64, error) {
 // isFull reports whether too many events wait for a webhook.
 func (w *Webhooks) isFull(ctx context.Context, d *dueTo, limit uint64) (bool, error) {
 	waiting, err := w.Jobs.Waiting(ctx, queueOf(d.hook.ID))
-	return waiting+uint64(len(d.sequences)) > limit, err
+	return waiting+uint64(len(d.events)) > limit, err
 }
 
 // overflow has a webhook disabled for which too many events wait, once for each

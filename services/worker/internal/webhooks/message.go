@@ -25,7 +25,7 @@ const (
 
 // message is what an endpoint gets: the form of Standard Webhooks.
 type message struct {
-	// Type is the event's subject on the ledger, without writ.
+	// Type tells what the event is about: outcome.<kind>.<action>.<status> or decision.<kind>.<action>.deny.
 	Type      string    `json:"type"`
 	Timestamp time.Time `json:"timestamp"`
 	Data      any       `json:"data"`
@@ -65,20 +65,20 @@ type decision struct {
 }
 
 // compose makes the message of an event: the same bytes each time.
-func compose(e *events.Event, subject string, sequence uint64) (id string, body []byte, err error) {
-	m := message{Type: strings.TrimPrefix(subject, "writ.")}
+func compose(e *events.Event, address events.Address) (id string, body []byte, err error) {
+	m := message{Type: e.Topic()}
 	if e.Type == events.TypeOutcome {
 		o := &e.Outcome
 		id, m.Timestamp = o.ID, o.At
 		m.Data = outcome{
-			ID: o.ID, Sequence: sequence, CommandID: o.CommandID, DecisionID: o.DecisionID, Tenant: o.Tenant, Kind: o.Kind, ResourceID: o.ResourceID,
+			ID: o.ID, Sequence: address, CommandID: o.CommandID, DecisionID: o.DecisionID, Tenant: o.Tenant, Kind: o.Kind, ResourceID: o.ResourceID,
 			Action: o.Action, Status: o.Status, Code: o.Code, Reason: o.Reason, Version: o.Version, At: o.At,
 		}
 	} else {
 		d := &e.Decision
 		id, m.Timestamp = d.ID, d.EvaluatedAt
 		m.Data = decision{
-			ID: d.ID, Sequence: sequence, Stage: d.Stage, Tenant: d.Tenant, PrincipalID: d.Principal.ID, Kind: d.Resource.Kind, ResourceID: d.Resource.ID,
+			ID: d.ID, Sequence: address, Stage: d.Stage, Tenant: d.Tenant, PrincipalID: d.Principal.ID, Kind: d.Resource.Kind, ResourceID: d.Resource.ID,
 			Action: d.Action, Effect: d.Effect, Reason: d.Policy.Reason, RequestID: d.Request.ID, At: d.EvaluatedAt,
 		}
 	}
