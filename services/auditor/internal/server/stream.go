@@ -117,7 +117,7 @@ func (f *follower) open(ctx context.Context, in *streamInput) (err error) {
 // came after it may be gone.
 func (f *follower) resume(ctx context.Context, from audit.ID) error {
 	f.span, f.told = after(f.span, from), from
-	e, err := f.Audit.BySequence(ctx, audit.Decisions, from.Sequence)
+	e, err := f.Audit.ByAddress(ctx, audit.Decisions, from.Sequence)
 	if err == nil && e.ID == from {
 		f.index = e.Index
 		return nil
