@@ -91,6 +91,7 @@ func TestMalformedSettingStopsTheStart(t *testing.T) {
 		{"api worker auditor", "WRIT_SEAL_KEYS", "k1:c2hvcnQ"},
 		{"api worker auditor", "WRIT_NATS_URL", "http://[::1"},
 		{"api worker auditor", "WRIT_LEDGER_REPLICAS", "two"},
+		{"api worker auditor", "WRIT_LEDGER_SHARDS", "many"},
 		{"api worker auditor", "WRIT_LEDGER_MAX_BYTES", "10GB"},
 		{"api worker auditor", "OTEL_TRACES_EXPORTER", "nonsense"},
 		{"api worker auditor", "WRIT_DATABASE_URL", "mysql://root:hunter2@127.0.0.1/writ"},
