@@ -52,6 +52,12 @@ func Last(t testing.TB, url, stream string) uint64 {
 // may be a command, under an idempotency key and with another decision, and what two auditors say.
 func Ledger(t testing.TB, url string) []Record {
 	t.Helper()
+	return LedgerAfter(t, url, 0)
+}
+
+// LedgerAfter is Ledger for the events behind an address.
+func LedgerAfter(t testing.TB, url string, after events.Address) []Record {
+	t.Helper()
 	var all []Record
 	withStream(t, url, events.StreamLedger, func(ctx context.Context, s jetstream.Stream) error {
 		info, err := s.Info(ctx)
@@ -78,11 +84,14 @@ func Ledger(t testing.TB, url string) []Record {
 				return err
 			}
 			for _, r := range batch {
+				if r.Address <= after {
+					continue
+				}
 				if err := seen.add(r); err != nil {
 					return err
 				}
+				all = append(all, r)
 			}
-			all = append(all, batch...)
 			if next >= info.State.LastSeq {
 				return nil
 			}
