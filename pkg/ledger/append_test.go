@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
 	"go.opentelemetry.io/otel/metric"
@@ -19,8 +20,8 @@ import (
 	"github.com/writ-project/writ/pkg/testkit"
 )
 
-// TestALoneAppendIsOneMessageAndWaitsForNobody: that it waits for no timer is
-// seen by the number of them.
+// TestALoneAppendIsOneMessageAndWaitsForNobody: there is nobody else who would
+// make a message full.
 func TestALoneAppendIsOneMessageAndWaitsForNobody(t *testing.T) {
 	l := open(t, testkit.NATS(t, testkit.NATSSyncAlways()).URL(), ledger.Config{})
 	span := trace.NewSpanContext(trace.SpanContextConfig{TraceID: trace.TraceID{1}, SpanID: trace.SpanID{2}, TraceFlags: trace.FlagsSampled})
@@ -369,6 +370,52 @@ func TestAMessageIsStoredAsAWholeOrNotAtAll(t *testing.T) {
 		}
 	}
 	t.Logf("%d of 20 messages are on the ledger", len(counts))
+}
+
+// TestAKilledServerHasAMessageAsAWholeOrNotAtAll: and all that it acknowledged.
+func TestAKilledServerHasAMessageAsAWholeOrNotAtAll(t *testing.T) {
+	server := testkit.NATSProcess(t, testkit.NATSSyncAlways())
+	l := open(t, server.URL(), ledger.Config{AppendTimeout: time.Second})
+	const n = 200
+	acked := map[string]events.Address{}
+	for round := range 4 {
+		killed := make(chan struct{})
+		seen := make(chan struct{}, 1000)
+		go func() { // in the middle of the appends
+			defer close(killed)
+			for range 2 + round {
+				<-seen
+			}
+			server.Kill()
+		}()
+		for i := range 20 {
+			all := messages(fmt.Sprintf("%d.%d", round, i), n)
+			if err := l.AppendAll(within(t, patience), all); err != nil {
+				unavailable(t, "killed", err)
+				break
+			}
+			acked[all[0].ID] = 0
+			seen <- struct{}{}
+		}
+		<-killed
+		server.Start(t)
+		testkit.Eventually(t, patience, func() error {
+			_, err := l.Append(within(t, time.Second), message("up again", "r"))
+			return err
+		})
+	}
+	end := last(t, l)
+	for sequence := uint64(1); sequence <= end; sequence++ {
+		first := record(t, l, events.At(sequence, 0))
+		id := events.IDOf(first.Data)
+		delete(acked, id)
+		if have := events.Count(first.Header.Get(events.HeaderLengths)); id != "up again" && (have != n || first.Last) {
+			t.Errorf("message %d holds %d events, want all %d or none", sequence, have, n)
+		}
+	}
+	if len(acked) > 0 {
+		t.Errorf("%v were acknowledged and are not on the ledger", acked)
+	}
 }
 
 func TestMessagesOfVersion2NeverChange(t *testing.T) {

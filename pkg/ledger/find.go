@@ -41,12 +41,12 @@ func (l *Ledger) scan(ctx context.Context, start events.Address, subjects []stri
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	consumer, err := l.stream.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{
+	consumer, err := l.ordered(ctx, jetstream.OrderedConsumerConfig{
 		DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: max(events.SequenceOf(start), 1),
 		FilterSubjects: subjects, InactiveThreshold: 10 * time.Second,
 	})
 	if err != nil {
-		return fault.Unreachable(Dependency, err)
+		return err
 	}
 	if info, err := consumer.Info(ctx); err != nil {
 		return fault.Unreachable(Dependency, err)

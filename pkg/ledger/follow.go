@@ -37,14 +37,14 @@ func (l *Ledger) FollowShard(ctx context.Context, shard int, from events.Address
 func (l *Ledger) follow(ctx context.Context, start events.Address, subjects []string, fn func(context.Context, []Record) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	consumer, err := l.stream.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{
+	consumer, err := l.ordered(ctx, jetstream.OrderedConsumerConfig{
 		DeliverPolicy:     jetstream.DeliverByStartSequencePolicy,
 		OptStartSeq:       max(events.SequenceOf(start), 1),
 		FilterSubjects:    subjects,
 		InactiveThreshold: 10 * time.Second,
 	})
 	if err != nil {
-		return fault.Unreachable(Dependency, err)
+		return err
 	}
 	msgs, err := consumer.Messages(jetstream.PullMaxBytes(followBytes))
 	if err != nil {
@@ -94,6 +94,18 @@ func (l *Ledger) follow(ctx context.Context, start events.Address, subjects []st
 			return err
 		}
 	}
+}
+
+// ordered makes a consumer that reads in order. It does not wait longer than an
+// append for the server, which may have died with the request.
+func (l *Ledger) ordered(ctx context.Context, cfg jetstream.OrderedConsumerConfig) (jetstream.Consumer, error) {
+	ctx, cancel := context.WithTimeout(ctx, l.cfg.AppendTimeout)
+	defer cancel()
+	consumer, err := l.stream.OrderedConsumer(ctx, cfg)
+	if err != nil {
+		return nil, fault.Unreachable(Dependency, err)
+	}
+	return consumer, nil
 }
 
 // gathered is the batch that is being made ready while the one before is worked on.

@@ -150,11 +150,11 @@ func TestFollowShardReadsItsShardOnly(t *testing.T) {
 	}
 }
 
-// TestFollowHasNoGapOverARestart: the server is killed while the reader reads
-// and others append.
+// TestFollowHasNoGapOverARestart: the server is killed while the reader reads,
+// begins again in the middle of messages, and others append.
 func TestFollowHasNoGapOverARestart(t *testing.T) {
 	server := testkit.NATSProcess(t, testkit.NATSSyncAlways())
-	l := open(t, server.URL(), ledger.Config{})
+	l := open(t, server.URL(), ledger.Config{AppendTimeout: time.Second})
 	read := make(chan []ledger.Record)
 	ctx, cancel := context.WithCancel(within(t, 2*patience))
 	ended := make(chan struct{})
@@ -163,13 +163,17 @@ func TestFollowHasNoGapOverARestart(t *testing.T) {
 		next := events.Address(0)
 		for ctx.Err() == nil { // as the auditor does
 			_ = l.Follow(ctx, next, func(ctx context.Context, batch []ledger.Record) error {
+				some := batch[:(len(batch)+1)/2] // mostly up to the middle of a message
 				select {
-				case read <- batch:
-					next = batch[len(batch)-1].Address + 1
-					return nil
+				case read <- some:
+					next = some[len(some)-1].Address + 1
 				case <-ctx.Done():
 					return ctx.Err()
 				}
+				if len(some) < len(batch) {
+					return errEnough
+				}
+				return nil
 			})
 		}
 	}()

@@ -81,12 +81,12 @@ func (l *Ledger) count(ctx context.Context, shard int, position events.Address, 
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	consumer, err := l.stream.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{
+	consumer, err := l.ordered(ctx, jetstream.OrderedConsumerConfig{
 		DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: start, HeadersOnly: true,
 		FilterSubjects: []string{events.CommandSubject(shard)}, InactiveThreshold: 10 * time.Second,
 	})
 	if err != nil {
-		return nil, fault.Unreachable(Dependency, err)
+		return nil, err
 	}
 	msgs, err := consumer.Messages()
 	if err != nil {

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"strconv"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/synadia-io/orbit.go/jetstreamext"
 	semconv "go.opentelemetry.io/otel/semconv/v1.37.0"
 	"go.opentelemetry.io/otel/trace"
 
@@ -42,12 +44,49 @@ func (l *Ledger) LastOutcomes(ctx context.Context, subject string) (Outcomes, er
 		return Outcomes{}, fault.Unreachable(Dependency, fmt.Errorf("read the last outcomes on %s: %w", subject, err))
 	}
 	o := Outcomes{Sequence: m.Sequence}
-	if text := m.Header.Get(events.HeaderAnswers); text != "" {
-		if o.Answered, err = strconv.ParseUint(text, 10, 64); err != nil {
-			return o, fmt.Errorf("message %d on %s: %s is %q", m.Sequence, subject, events.HeaderAnswers, text)
+	for ok := false; !ok; {
+		if o.Answered, ok = answers(m); ok {
+			break
+		}
+		// Whoever can write to NATS can put it there: the one before it tells.
+		if m, err = l.outcomesBefore(ctx, subject, m.Sequence); m == nil {
+			break
 		}
 	}
-	return o, nil
+	return o, err
+}
+
+// answers reads up to where a message answers commands; false if it cannot be
+// one of ours, which answers what stands before it.
+func answers(m *jetstream.RawStreamMsg) (events.Address, bool) {
+	answered, err := strconv.ParseUint(m.Header.Get(events.HeaderAnswers), 10, 64)
+	if err != nil || answered >= events.At(m.Sequence, 0) {
+		return 0, false
+	}
+	return answered, true
+}
+
+// outcomesBefore gives the last message on a subject before a sequence, nil for none.
+func (l *Ledger) outcomesBefore(ctx context.Context, subject string, sequence uint64) (*jetstream.RawStreamMsg, error) {
+	if sequence <= 1 {
+		return nil, nil
+	}
+	if !l.nc.IsConnected() { // else a subscription would be left
+		return nil, fault.Unreachable(Dependency, nats.ErrDisconnected)
+	}
+	found, err := jetstreamext.GetLastMsgsFor(ctx, l.js, events.StreamLedger, []string{subject}, jetstreamext.GetLastMsgsUpToSeq(sequence-1))
+	if err == nil {
+		for m, each := range found {
+			if each == nil {
+				return m, nil
+			}
+			err = each
+		}
+	}
+	if err == nil || errors.Is(err, jetstreamext.ErrNoMessages) {
+		return nil, nil
+	}
+	return nil, fault.Unreachable(Dependency, fmt.Errorf("read the outcomes before %d on %s: %w", sequence, subject, err))
 }
 
 // AppendOutcomes puts answers, in the order of their commands, on a subject, if

@@ -135,7 +135,7 @@ func TestAfterACutBetweenTwoMessagesOfOutcomesTheLedgerTellsWhatIsThere(t *testi
 	for i := range all {
 		all[i].Events[0].Data = event(all[i].Events[0].ID, 1000)
 	}
-	l, _, proxy := through(t, url, ledger.Config{AppendTimeout: time.Second})
+	l, _, proxy := through(t, url, ledger.Config{AppendTimeout: 400 * time.Millisecond})
 	var end ledger.Outcomes
 	proxy.Delay(30 * time.Millisecond) // so that a cut falls between messages, or their acks
 	for round := 0; end.Answered < events.Address(len(all)); round++ {

@@ -91,8 +91,8 @@ func (l *Ledger) mended(ctx context.Context, f *failure, info *jetstream.StreamI
 	case info.Config.Replicas > 1:
 		return true, nil // of a replica that cannot write, another one takes over
 	}
-	// The server takes messages in order and has just answered: what it had been
-	// sent before is stored, if late, or it cannot store.
+	// The server has it, with whatever was sent before it: it is stored, if late, or
+	// it cannot be.
 	found, err := l.Find(ctx, events.End(f.after)+1, []string{f.subject}, map[string]bool{f.id: true})
 	return len(found) > 0, err
 }
