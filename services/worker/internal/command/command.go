@@ -5,6 +5,7 @@ package command
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -22,8 +23,8 @@ import (
 // Read reads a command of a shard and checks that it may be believed. The event
 // is not nil where it could be read at all.
 func Read(keys *events.Keyring, r ledger.Record, shards int) (*events.Event, error) {
-	e, err := events.Parse(r.Data)
-	if err != nil {
+	e := &events.Event{}
+	if err := events.Skim(e, r.Data); err != nil {
 		return nil, err
 	}
 	if e.Type != events.TypeWrit {
@@ -31,6 +32,14 @@ func Read(keys *events.Keyring, r ledger.Record, shards int) (*events.Event, err
 	}
 	if err := e.Verify(keys, r.Subject); err != nil {
 		return e, err
+	}
+	var err error
+	if e.Decision, err = events.ReadDecision(e.RawDecision); err != nil {
+		return nil, err
+	}
+	e.Command = events.Command{}
+	if err := json.Unmarshal(e.RawCommand, &e.Command); err != nil {
+		return nil, fmt.Errorf("%w: command: %w", events.ErrMalformed, err)
 	}
 	if want := events.CommandSubject(events.Shard(e.Command.ResourceID, shards)); r.Subject != want {
 		return e, fmt.Errorf("%w: on %s, its resource belongs to %s", ErrShard, r.Subject, want)
