@@ -85,6 +85,23 @@ func BenchmarkEngineCheckMany(b *testing.B) {
 	b.ReportMetric(100*float64(denied)/float64(i), "%denied")
 }
 
+// BenchmarkEngineCheckApprove asks about a condition on the request's time, which is another each time.
+func BenchmarkEngineCheckApprove(b *testing.B) {
+	engine := open(b, "embed:"+policies)
+	b.ReportAllocs()
+	i := 0
+	for b.Loop() {
+		p := principal("john", "manager")
+		p.Attr["department"], p.Attr["request"] = "finance", map[string]any{"ip": "10.0.0.1", "time": fmt.Sprintf("2026-11-28T10:%02d:%02dZ", i/60%60, i%60)}
+		answer, err := engine.Check(b.Context(), Request{Principal: p, Tenant: "default", Actions: []string{"approve"}, Resource: events.Resource{Kind: "expense", ID: fmt.Sprint(i),
+			Attr: map[string]any{"tenant": "default", "owner_id": "sam", "amount": 5.0, "status": "OPEN"}}})
+		if err != nil || !answer.Allowed("approve") {
+			b.Fatal(answer, err)
+		}
+		i++
+	}
+}
+
 // BenchmarkEngineCheckUnknown asks what nothing is remembered of: what Cerbos itself takes.
 func BenchmarkEngineCheckUnknown(b *testing.B) {
 	engine, all := open(b, "embed:"+policies).(*Engine), manyRequests(200, 50)
@@ -112,6 +129,7 @@ func BenchmarkEnginePlansOfMe(b *testing.B) {
 	for b.Loop() {
 		p := benchRequest().Principal
 		p.ID = fmt.Sprintf("018f7d2c-0000-7000-8000-%012d", i%5000)
+		p.Attr["request"] = map[string]any{"ip": "127.0.0.1", "time": fmt.Sprintf("2026-11-28T10:%02d:%02dZ", i/60%60, i%60)}
 		for _, d := range kinds.All {
 			for _, action := range append([]string{kind.ActionCreate, kind.ActionRead, kind.ActionList, kind.ActionUpdate, kind.ActionDelete}, d.Actions()...) {
 				attr := map[string]any{"tenant": "default"}

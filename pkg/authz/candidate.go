@@ -102,7 +102,7 @@ func (c *Candidate) Explain(ctx context.Context, req Request, action string) ([]
 	if _, err := item.valid(req.Tenant); err != nil {
 		return nil, err
 	}
-	known, err := asked.keyOf(&item.Resource, item.Actions)
+	known, err := asked.keyOf(ctx, &item.Resource, item.Actions)
 	if err != nil {
 		return nil, err
 	}

@@ -108,7 +108,7 @@ func (c *checking) item(ctx context.Context, item *Item) ([]Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	known, err := c.keyOf(&item.Resource, actions)
+	known, err := c.keyOf(ctx, &item.Resource, actions)
 	if err != nil {
 		return nil, err
 	}
@@ -125,7 +125,7 @@ func (c *checking) item(ctx context.Context, item *Item) ([]Result, error) {
 }
 
 // keyOf writes the question's key. It is not known of one whose answer depends on the time.
-func (c *checking) keyOf(r *events.Resource, actions []string) (known bool, err error) {
+func (c *checking) keyOf(ctx context.Context, r *events.Resource, actions []string) (known bool, err error) {
 	x := c.s.reads
 	if c.of == nil || c.kind != r.Kind || !slices.Equal(c.actions, actions) {
 		c.kind, c.actions = r.Kind, actions
@@ -135,6 +135,14 @@ func (c *checking) keyOf(r *events.Resource, actions []string) (known bool, err 
 		}
 		if err != nil {
 			return false, fmt.Errorf("%w: principal: %w", errRequest, err)
+		}
+		if len(c.of.answered) > 0 && c.of.remembered() {
+			if err = c.convert(); err == nil {
+				c.head, err = x.conditions.append(ctx, c.head, c.of.answered, c.asked)
+			}
+			if err != nil {
+				return false, err
+			}
 		}
 	}
 	if !c.of.remembered() {
@@ -148,14 +156,18 @@ func (c *checking) keyOf(r *events.Resource, actions []string) (known bool, err 
 	return true, nil
 }
 
+// convert makes the principal that Cerbos takes.
+func (c *checking) convert() (err error) {
+	if c.asked == nil {
+		c.asked, err = toPrincipal(c.principal)
+	}
+	return err
+}
+
 // ask asks Cerbos.
 func (c *checking) ask(ctx context.Context, r *events.Resource, actions []string) ([]Result, error) {
-	if c.asked == nil {
-		p, err := toPrincipal(c.principal)
-		if err != nil {
-			return nil, err
-		}
-		c.asked = p
+	if err := c.convert(); err != nil {
+		return nil, err
 	}
 	resource, err := toResource(r, c.scope)
 	if err != nil {

@@ -162,7 +162,8 @@ var ownRules = []string{
 	"size(R.attr) > 3", `["u-1"].exists(P, P == R.attr.owner_id)`, "R.attr.owner_id < P.id", "R.attr.owner_id == R.id", "R.id == P.attr.region", `"region" in R.attr`,
 	"has(R.attr.region) && R.attr.owner_id == P.id", `"own" in runtime.effectiveDerivedRoles`, "P.attr.region in R.attr.changes", "R.attr == P.attr", `P.?attr.region.orValue("") == R.attr.owner_id`,
 	`cel.bind(x, R.attr, x.owner_id == P.id)`, "{P.id: 1}[R.attr.owner_id] == 1", `request.principal.id == request.resource.attr.owner_id`, "V.mine", "C.who == R.attr.owner_id", "P.id == C.who",
-	"R.attr.region == null", "R.attr.owner_id == P.id && R.attr.amount < 10000", `R.kind == "doc" && R.attr.owner_id == P.id`, `P.roles[0] == R.attr.owner_id`, `R.attr.department.lowerAscii() == "finance"`,
+	`has(P.attr.request) && P.attr.request.ip.startsWith("1")`, `timestamp(P.attr.request.time).getHours() < 12 || R.attr.owner_id == P.id`, `["10.0.0.0/8"].exists(n, P.attr.request.ip.inIPAddrRange(n))`,
+	`P.attr.request.ip == R.attr.region`, `P.attr.request.time < P.attr.region`, "R.attr.region == null", "R.attr.owner_id == P.id && R.attr.amount < 10000", `R.kind == "doc" && R.attr.owner_id == P.id`, `P.roles[0] == R.attr.owner_id`, `R.attr.department.lowerAscii() == "finance"`,
 }
 
 func ownPolicy(expr string, output string) map[string]string {
@@ -393,7 +394,7 @@ func TestOtherPeopleAreTheSameQuestion(t *testing.T) {
 
 // What a rule reads of the time is never remembered, nor what may read anything.
 func TestAnswersThatDependOnTheTimeAreNotRemembered(t *testing.T) {
-	for _, expr := range []string{`timestamp("2020-01-01T00:00:00Z") < now()`, `timeSince(timestamp("2020-01-01T00:00:00Z")) > duration("1s")`, `P.attr.request.ip != "x"`, `request.principal.attr["request"].ip != "x"`} {
+	for _, expr := range []string{`timestamp("2020-01-01T00:00:00Z") < now()`, `timeSince(timestamp("2020-01-01T00:00:00Z")) > duration("1s")`, `P.attr.request.ip != R.id`, `request.principal.attr["request"].ip != "x"`} {
 		quoted, _ := json.Marshal(expr)
 		e := open(t, "embed:"+policyDir(t, "    - {actions: [read], effect: EFFECT_ALLOW, roles: [user], condition: {match: {expr: "+string(quoted)+"}}}\n")).(*Engine)
 		p := principal("u-1", "user")
@@ -411,6 +412,30 @@ func TestAnswersThatDependOnTheTimeAreNotRemembered(t *testing.T) {
 		if plans, _ := s.plans.size(); s.evaluated.Load() != 6 || checks != 0 || plans != 0 {
 			t.Errorf("%s: %d questions of 6 were put, %d answers and %d plans are remembered, want none", expr, s.evaluated.Load(), checks, plans)
 		}
+	}
+}
+
+// The address and the time of a request are another question only where it makes a difference.
+func TestConditionsOnTheRequestAreAnsweredFirst(t *testing.T) {
+	e := open(t, "embed:"+policies).(*Engine)
+	for i := range 60 {
+		for hour, want := range map[int]events.Effect{3: events.Deny, 12: events.Allow} {
+			p := principal("u-1", "manager")
+			p.Attr["department"], p.Attr["request"] = "finance", map[string]any{"ip": "10.0.0.1", "time": fmt.Sprintf("2026-11-28T%02d:%02d:00Z", hour, i)}
+			req := Request{Principal: p, Tenant: "default", Actions: []string{"approve"}, Resource: events.Resource{Kind: "expense", ID: fmt.Sprint("e", i),
+				Attr: map[string]any{"tenant": "default", "owner_id": "u-2", "amount": 100000.0, "status": "OPEN"}}}
+			asksAlike(t, e, req)
+			if a, err := e.Check(t.Context(), req); err != nil || a.For("approve").Effect != want {
+				t.Fatalf("at %d:%d: %+v, %v, want %s", hour, i, a, err, want)
+			}
+			plansAlike(t, e, PlanRequest{Principal: p, Kind: "expense", Action: "approve", Attr: map[string]any{"tenant": "default"}, Tenant: "default"}, kinds.All[2])
+		}
+	}
+	if checks, _ := e.current.Load().checks.size(); checks != 2 {
+		t.Errorf("%d answers are remembered, want one by day and one by night", checks)
+	}
+	if plans, _ := e.current.Load().plans.size(); plans != 2 {
+		t.Errorf("%d plans are remembered, want one by day and one by night", plans)
 	}
 }
 

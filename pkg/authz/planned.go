@@ -18,6 +18,7 @@ import (
 
 	"github.com/writ-project/writ/pkg/events"
 	"github.com/writ-project/writ/pkg/kind"
+	"github.com/writ-project/writ/pkg/kind/user"
 )
 
 // Bounds on what one policy set remembers of plans, some kilobytes each.
@@ -76,12 +77,21 @@ func (e *Engine) Plan(ctx context.Context, req PlanRequest) (Plan, error) {
 	if key, err = x.appendResourceAttrs(key, of, req.Attr, who.id); err != nil {
 		return Plan{}, fmt.Errorf("%w: plan: %w", errRequest, err)
 	}
+	if len(of.answered) > 0 {
+		principal, err := toPrincipal(req.Principal)
+		if err == nil {
+			key, err = x.conditions.append(ctx, key, of.answered, principal)
+		}
+		if err != nil {
+			return Plan{}, err
+		}
+	}
 	have, ok := s.plans.get(key)
 	if !ok {
 		if have, err = s.newPlanned(ctx, req, of, anybody); err != nil {
 			return Plan{}, err
 		}
-		if have == nil { // the stand-in stands where it cannot give way
+		if have == nil { // it is this one's alone
 			return plan(s.makePlan(ctx, req))
 		}
 		s.plans.put(key, have, have.bytes())
@@ -113,18 +123,30 @@ func (s *snapshot) onlySeen(of *readSet, attr map[string]any) map[string]any {
 	out := maps.Clone(attr)
 	maps.DeleteFunc(out, func(name string, v any) bool {
 		plain, err := plainValue(v)
+		if name == user.AttrRequest && len(of.answered) > 0 {
+			return false
+		}
 		return err == nil && s.reads.unseen(of, name, plain)
 	})
 	return out
 }
 
-// newPlanned makes a plan to be remembered; nil where there cannot be one for anybody.
+// tells reports whether a plan may hold the address and time of the request that
+// it was made for, beside other attributes of the principal.
+func (r *readSet) tells(raw []byte) bool {
+	return len(r.answered) > 0 && bytes.Contains(raw, []byte(`"struct"`))
+}
+
+// newPlanned makes a plan to be remembered; nil of one that cannot be another's.
 func (s *snapshot) newPlanned(ctx context.Context, req PlanRequest, of *readSet, anybody bool) (*planned, error) {
 	req.Principal.Attr = s.onlySeen(of, req.Principal.Attr)
 	if !anybody {
 		p, err := s.makePlan(ctx, req)
 		if err != nil {
 			return nil, err
+		}
+		if of.tells(p.Raw) {
+			return nil, nil
 		}
 		out := &planned{raw: [][]byte{p.Raw}}
 		p.Raw, out.plan = nil, p
@@ -144,7 +166,7 @@ func (s *snapshot) newPlanned(ctx context.Context, req PlanRequest, of *readSet,
 		return nil, err
 	}
 	out := &planned{raw: bytes.Split(p.Raw, []byte(`"`+s.standIn+`"`)), standIn: s.standIn}
-	if strings.Contains(p.Policy.Reason, s.standIn) || slices.ContainsFunc(out.raw, func(b []byte) bool { return bytes.Contains(b, []byte(s.standIn)) }) {
+	if of.tells(p.Raw) || strings.Contains(p.Policy.Reason, s.standIn) || slices.ContainsFunc(out.raw, func(b []byte) bool { return bytes.Contains(b, []byte(s.standIn)) }) {
 		return nil, nil
 	}
 	p.Raw, out.plan = nil, p

@@ -128,6 +128,9 @@ func compileOnce(ctx context.Context, dir string) (s *snapshot, err error) {
 		return nil, fmt.Errorf("compile policies in %s: %w", dir, explain(err))
 	}
 	rules, reads := indexRules(table), indexReads(table) // first: the rewritten conditions and the evaluator have no syntax trees
+	if err := reads.conditions.compile(ctx); err != nil {
+		return nil, fmt.Errorf("compile policies in %s: %w", dir, err)
+	}
 	if err := failClosed(table); err != nil {
 		return nil, fmt.Errorf("compile policies in %s: %w", dir, err)
 	}

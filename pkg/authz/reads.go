@@ -1,6 +1,7 @@
 package authz
 
 import (
+	"slices"
 	"strings"
 
 	runtimev1 "github.com/cerbos/cerbos/api/genpb/cerbos/runtime/v1"
@@ -16,8 +17,10 @@ import (
 type readSet struct {
 	// clock: the answer depends on when the question is put.
 	clock bool
-	// request: the attribute P.attr.request is read, which is another each second.
-	request bool
+	// request: the attribute P.attr.request is read, which is another each second,
+	// and not only by conditions that are answered first: answered are their numbers.
+	request  bool
+	answered []int
 	// principalID and resourceID: P.id and R.id are seen otherwise than compared.
 	// resourceIDs: R.id is read at all.
 	principalID, resourceID, resourceIDs bool
@@ -52,6 +55,7 @@ func (a *attrReads) merge(o attrReads) {
 func (r *readSet) merge(o *readSet) {
 	r.clock = r.clock || o.clock
 	r.request = r.request || o.request
+	r.answered = slices.Compact(slices.Sorted(slices.Values(slices.Concat(r.answered, o.answered))))
 	r.principalID = r.principalID || o.principalID
 	r.resourceID = r.resourceID || o.resourceID
 	r.resourceIDs = r.resourceIDs || o.resourceIDs
@@ -75,6 +79,7 @@ type readIndex struct {
 	constants  map[string]bool // all strings in the rules
 	principals map[string]bool // who has a policy by name, bare
 	schemas    attrSchemas
+	conditions conditions
 }
 
 type ruleReads struct {
@@ -86,7 +91,7 @@ type ruleReads struct {
 func indexReads(t *runtimev1.RuleTable) *readIndex {
 	x := &readIndex{constants: map[string]bool{}, principals: map[string]bool{}, schemas: readSchemas(t)}
 	for _, row := range t.GetRules() {
-		r := reader{constants: x.constants}
+		r := reader{constants: x.constants, conditions: &x.conditions}
 		readRule(&r, row)
 		if id := row.GetPrincipal(); id != "" {
 			x.principals[bare(id)] = true
@@ -154,7 +159,8 @@ func bare(id string) string {
 // reader collects what expressions read.
 type reader struct {
 	readSet
-	constants map[string]bool
+	constants  map[string]bool
+	conditions *conditions // nil where none is to be answered first
 }
 
 // everything is for an expression that may do anything: there is no telling when its answer holds.

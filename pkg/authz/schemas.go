@@ -14,7 +14,7 @@ import (
 // it says of each attribute for itself what is right (fits); of one that may say
 // anything every value counts.
 type attrSchemas struct {
-	opaque     bool // a schema may say anything of anything
+	opaque     bool            // a schema may say anything of anything
 	required   map[string]bool // names that a schema wants
 	properties map[string][]valueSchema
 }

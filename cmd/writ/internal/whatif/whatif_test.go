@@ -238,7 +238,7 @@ func TestPlansAreComparedWithoutTheirOrder(t *testing.T) {
 // BenchmarkReplay decides recorded decisions again: alike (a few people and
 // what they do all day, every request at another second and half of them on
 // another row), by other people (every decision about another principal) and all
-// different (every principal with an attribute of their own, so that nothing can
+// different (every principal with a role of their own, so that nothing can
 // be remembered).
 func BenchmarkReplay(b *testing.B) {
 	for _, x := range []struct {
@@ -254,7 +254,7 @@ func BenchmarkReplay(b *testing.B) {
 				}
 				p := rec.principal(who, "user")
 				if x.different {
-					p.Attr["region"] = who
+					p.Roles = append(p.Roles, who)
 				}
 				rec.check(p, contact(fmt.Sprintf("c%d", i/2), who), []string{"update", "read", "delete"}[i%3])
 			}
