@@ -60,6 +60,13 @@ func (p Plan) Filter(def *kind.Definition, dialect string) (Filter, error) {
 	if def.Name != p.Kind {
 		return Filter{}, fmt.Errorf("authz: a plan for kind %s cannot filter kind %s", p.Kind, def.Name)
 	}
+	if p.of != nil {
+		return p.of.filter(p, def, dialect)
+	}
+	return p.makeFilter(def, dialect)
+}
+
+func (p Plan) makeFilter(def *kind.Definition, dialect string) (Filter, error) {
 	if p.kind == Never {
 		return Filter{Kind: Never, SQL: "FALSE"}, nil
 	}

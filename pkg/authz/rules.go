@@ -43,6 +43,11 @@ var plain = regexp.MustCompile(`^[A-Za-z0-9_:]+$`)
 
 func nameOf(text string) name { return name{text, !plain.MatchString(text)} }
 
+// plainKind is the same of a kind, in which Cerbos rewrites more.
+var plainKind = regexp.MustCompile(`^[A-Za-z0-9_]+$`)
+
+func kindOf(text string) name { return name{text, !plainKind.MatchString(text)} }
+
 // covers errs on the side of true: a pattern covers everything.
 func (n name) covers(want name) bool { return n.pattern || want.pattern || n.text == want.text }
 
@@ -76,7 +81,7 @@ type facts struct {
 func indexRules(t *runtimev1.RuleTable) ruleIndex {
 	index := make(ruleIndex, 0, len(t.GetRules()))
 	for _, row := range t.GetRules() {
-		r := ruleFacts{resource: nameOf(row.GetResource()), action: nameOf(row.GetAction()), bearing: bearingOf(row)}
+		r := ruleFacts{resource: kindOf(row.GetResource()), action: nameOf(row.GetAction()), bearing: bearingOf(row)}
 		if row.GetAllowActions() != nil {
 			r.action = nameOf("*") // a role policy's list of actions
 		}
@@ -97,7 +102,7 @@ func indexRules(t *runtimev1.RuleTable) ruleIndex {
 }
 
 func (x ruleIndex) about(kind, action string) func(yield func(ruleFacts) bool) {
-	ofKind, ofAction := nameOf(kind), nameOf(action)
+	ofKind, ofAction := kindOf(kind), nameOf(action)
 	return func(yield func(ruleFacts) bool) {
 		for _, r := range x {
 			if r.resource.covers(ofKind) && r.action.covers(ofAction) && !yield(r) {
