@@ -2,6 +2,7 @@ package store
 
 import (
 	"encoding/json"
+	"strings"
 	"time"
 
 	"github.com/writ-project/writ/pkg/events"
@@ -79,5 +80,12 @@ func (r *commandRow) command() Command {
 	return c
 }
 
-// commands is the table of commands, for the statements over n rows.
-var commands = &table{name: `"commands"`, columns: commandColumns}
+// commands is the table of commands, for the statements over many rows.
+var commands = &table{
+	name: `"commands"`, columns: commandColumns,
+	types: strings.Fields("text text text text text text text text text bigint bigint text text bigint bytea bytea bytea bigint bigint"),
+	fresh: func() (any, *string, []any) {
+		r := &commandRow{}
+		return r, &r.ID, r.dest()
+	},
+}
