@@ -77,7 +77,7 @@ func (t *Tx) Write(ctx context.Context, c Changes) error {
 // writes are ops that write, or why they cannot be made.
 type writes struct {
 	ops []operation
-	err   error
+	err error
 }
 
 func newWrites(ops []operation, err error) writes { return writes{ops, err} }

@@ -63,7 +63,7 @@ func (s *Store) findAll(ctx context.Context, all []*wanted) error {
 	return s.reading(ctx, func() error {
 		var lookups []lookup
 		for i, w := range all {
-			if w.same = nil; !slices.ContainsFunc(all[:i], func(earlier *wanted) bool { return earlier.table == w.table }) {
+			if !slices.ContainsFunc(all[:i], func(earlier *wanted) bool { return earlier.table == w.table }) {
 				lookups = append(lookups, lookUp(w.table, all[i:]))
 			}
 		}

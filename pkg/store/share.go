@@ -16,7 +16,7 @@ const (
 	// maxShared is how many reads one round trip answers.
 	maxShared = 128
 	// maxQueued is how many may wait for the next one.
-	maxQueued = 8192
+	maxQueued = 4096
 	// maxRuns is how many round trips there are at a time. There is one, unless
 	// it takes longer than slowRun: then a read that comes begins another, so that
 	// a connection that hangs does not hold up everybody.
