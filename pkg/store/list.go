@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"database/sql"
 	"fmt"
 	"maps"
 	"slices"
@@ -102,8 +101,8 @@ func (s *Store) List(ctx context.Context, def *kind.Definition, q Query) (Page, 
 
 // read reads one row more than the page has, to know whether there is a next
 // one. A row that several arms of the list select comes again right away.
-func (l *list) read(rows *sql.Rows) (items []kind.Row, err error) {
-	defer func() { _ = rows.Close() }() // Err tells what went wrong
+func (l *list) read(rows resultSet) (items []kind.Row, err error) {
+	defer rows.Close() // Err tells what went wrong
 	for len(items) <= l.limit && rows.Next() {
 		row := l.def.New()
 		if err := rows.Scan(l.def.Dest(row)...); err != nil {

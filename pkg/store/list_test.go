@@ -313,7 +313,7 @@ func TestListsAreReadFromAnIndex(t *testing.T) {
 			columns, err := rows.Columns()
 			ok(t, err)
 			var plan strings.Builder
-			ok(t, each(rows, func() error {
+			ok(t, each(sqlResult{rows}, func() error {
 				var step string
 				dest := make([]any, len(columns))
 				for i := range dest {

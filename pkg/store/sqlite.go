@@ -103,6 +103,8 @@ func openSQLite(ctx context.Context, path string) (*Store, error) {
 	s.prepared = newStatements(s.readers, 64)
 	s.preparedLists = newStatements(s.readers, 256)
 	s.preparedWrites = newStatements(s.writer, 256)
+	s.finds.run = s.findAll
+	s.db = &sqliteDB{writer: s.writer, readers: s.readers, reads: s.prepared, writes: s.preparedWrites}
 	// Sets WAL mode, which is kept in the file, before the first reader comes.
 	if err := retry(ctx, readAttempts, func() error { return s.failed(ctx, s.writer.PingContext(ctx)) }); err != nil {
 		return nil, fmt.Errorf("open %s: %w", path, joinClose(err, s))

@@ -186,7 +186,7 @@ func TestEveryKindHasItsTable(t *testing.T) {
 			rows, err := s.readers.QueryContext(t.Context(), query, def.Plural)
 			ok(t, err)
 			have := map[string]string{}
-			ok(t, each(rows, func() error {
+			ok(t, each(sqlResult{rows}, func() error {
 				var name, typ, collation string
 				var notNull bool
 				err := rows.Scan(&name, &typ, &notNull, &collation)
