@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"runtime"
 	"syscall"
 	"time"
 
@@ -24,9 +25,17 @@ const (
 	ExportTimeout = time.Second     // last spans and metrics
 )
 
+// ballastSize is how much of the heap is never touched, in bytes. What a service
+// holds is small and what passes through it is not, so Go's collector would run
+// all the time: it waits until the heap has doubled, and this counts as heap but
+// takes no memory. Measured on the api under load, a tenth of its CPU.
+const ballastSize = 32 << 20
+
 // Main runs a service with the settings of the environment until SIGINT or SIGTERM, and
 // ends the process with status 1 if it fails. log is where the settings keep the logger.
 func Main[C any](name string, run func(context.Context, C) error, log func(*C) **slog.Logger) {
+	ballast := make([]byte, ballastSize)
+	defer runtime.KeepAlive(ballast)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	cfg, err := settings.Load[C]()
 	if err == nil {
