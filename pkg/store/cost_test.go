@@ -186,25 +186,15 @@ func applyOnce(ctx context.Context, tx *Tx, rows []kind.Row, n, size int) error 
 		ids[i] = rows[(n+i)%len(rows)].ID
 		commandIDs[i] = uuid.Must(uuid.NewV7()).String()
 	}
-	positions, err := tx.Positions(ctx, []int{3})
+	have, err := tx.Load(ctx, Wanted{
+		Parts: []int{3}, Commands: commandIDs, Departed: []string{"sam"},
+		Rows: map[*kind.Definition][]string{contact.Kind: ids, user.Kind: {"sam"}},
+	})
 	if err != nil {
-		return err
-	}
-	if _, err := tx.Commands(ctx, commandIDs); err != nil {
-		return err
-	}
-	found, err := tx.Rows(ctx, contact.Kind, ids)
-	if err != nil {
-		return err
-	}
-	if _, err := tx.Rows(ctx, user.Kind, []string{"sam"}); err != nil {
-		return err
-	}
-	if _, err := tx.Departed(ctx, []string{"sam"}); err != nil {
 		return err
 	}
 	for i, id := range ids {
-		row := found[id]
+		row := have.Rows[contact.Kind][id]
 		row.Version++
 		row.UpdatedAt = at(n + i)
 		changed[i] = row
@@ -213,11 +203,8 @@ func applyOnce(ctx context.Context, tx *Tx, rows []kind.Row, n, size int) error 
 			Status: events.StatusApplied, Version: row.Version, Attempts: 1, Result: benchOutcome, Outcome: benchOutcome, IssuedAt: at(n), At: at(n),
 		}
 	}
-	if err := tx.PutRows(ctx, contact.Kind, changed); err != nil {
-		return err
-	}
-	if err := tx.AddCommands(ctx, commands); err != nil {
-		return err
-	}
-	return tx.MoveAll(ctx, []Move{{3, positions[3], positions[3] + 1}})
+	at := have.Positions[3]
+	return tx.Write(ctx, Changes{
+		Put: map[*kind.Definition][]kind.Row{contact.Kind: changed}, Commands: commands, Moves: []Move{{3, at, at + 1}},
+	})
 }

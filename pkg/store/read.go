@@ -42,6 +42,7 @@ type wanted struct {
 	id    string
 	row   any // as table.fresh made it
 	found bool
+	err   error // what is wrong with this row alone
 
 	same *wanted // somebody else who wants the row
 }
@@ -55,11 +56,24 @@ func (s *Store) find(ctx context.Context, t *table, id string) (row any, found b
 	if err := s.finds.do(ctx, w); err != nil {
 		return nil, false, s.failed(ctx, err)
 	}
-	return w.row, w.found, nil
+	return w.row, w.found, s.failed(ctx, w.err)
 }
 
-// findAll finds what is wanted, with one statement for each table.
+// findAll finds what is wanted. A row that cannot be read fails nobody but those
+// who want it.
 func (s *Store) findAll(ctx context.Context, all []*wanted) error {
+	err := s.findTogether(ctx, all)
+	if err == nil || len(all) == 1 || ctx.Err() != nil || fault.Is(err, fault.Unavailable) {
+		return err
+	}
+	for _, w := range all {
+		w.err = s.findTogether(ctx, []*wanted{w})
+	}
+	return nil
+}
+
+// findTogether finds what is wanted, with one statement for each table.
+func (s *Store) findTogether(ctx context.Context, all []*wanted) error {
 	return s.reading(ctx, func() error {
 		var lookups []lookup
 		for i, w := range all {
@@ -74,16 +88,18 @@ func (s *Store) findAll(ctx context.Context, all []*wanted) error {
 // lookUp is the statement for those who want rows of one table. Each of them
 // gets a row of their own, to do with as they like.
 func lookUp(t *table, all []*wanted) lookup {
-	byID := make(map[string]*wanted, len(all))
 	l := lookup{table: t}
+	var first []*wanted // in the order of l.ids; w.same leads to the others
 	for _, w := range all {
 		if w.table != t {
 			continue
 		}
-		w.found, w.same = false, byID[w.id]
-		if byID[w.id] = w; w.same == nil {
-			l.ids = append(l.ids, w.id)
+		w.found, w.same = false, nil
+		if i := slices.Index(l.ids, w.id); i >= 0 { // they are few
+			w.same, first[i] = first[i], w
+			continue
 		}
+		l.ids, first = append(l.ids, w.id), append(first, w)
 	}
 	l.read = func(rows resultSet) error {
 		return each(rows, func() error {
@@ -91,17 +107,19 @@ func lookUp(t *table, all []*wanted) lookup {
 			if err := rows.Scan(dest...); err != nil {
 				return err
 			}
-			for w := byID[*id]; w != nil; w = w.same {
-				w.row, w.found = row, true
-				if w.same == nil {
-					break
+			i := slices.Index(l.ids, *id)
+			if i < 0 {
+				return nil // not what was asked for
+			}
+			for w := first[i]; ; w = w.same {
+				if w.row, w.found = row, true; w.same == nil {
+					return nil
 				}
 				row, _, dest = t.fresh()
 				if err := rows.Scan(dest...); err != nil {
 					return err
 				}
 			}
-			return nil
 		})
 	}
 	return l

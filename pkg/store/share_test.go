@@ -309,3 +309,24 @@ func TestAReadSeesWhatWasCommittedBeforeIt(t *testing.T) {
 		all.Wait()
 	})
 }
+
+func TestARowThatCannotBeReadFailsNobodyElse(t *testing.T) {
+	onBoth(t, func(t *testing.T, s *Store) {
+		good, bad := newContact(1), *user.Sync{Email: "sam@example.com"}.Apply(nil, "sam", at(0))
+		put1(t, s, contact.Kind, good)
+		put1(t, s, user.Kind, bad)
+		_, err := s.writer.ExecContext(t.Context(), "UPDATE users SET tenants = 'no JSON' WHERE id = 'sam'")
+		ok(t, err)
+		all := []*wanted{{table: s.table(user.Kind), id: "sam"}, {table: s.table(contact.Kind), id: good.ID}, {table: commands, id: "none"}}
+		ok(t, s.findAll(t.Context(), all))
+		if all[0].err == nil || fault.Is(all[0].err, fault.Unavailable) {
+			t.Errorf("the row that cannot be read: %v, want an error that is no outage", all[0].err)
+		}
+		if all[1].err != nil || !all[1].found || all[2].err != nil || all[2].found {
+			t.Errorf("the others: found %t with %v, and %t with %v; want one found and one not", all[1].found, all[1].err, all[2].found, all[2].err)
+		}
+		if _, err := s.Get(t.Context(), user.Kind, "sam"); err == nil {
+			t.Error("a row that cannot be read was given to its reader")
+		}
+	})
+}
