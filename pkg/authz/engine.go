@@ -38,6 +38,7 @@ func openEngine(ctx context.Context, dir string, o options) (*Engine, error) {
 	}
 	e := &Engine{dir: dir, options: o}
 	e.current.Store(s)
+	e.warn(ctx, s)
 	watchCtx, stop := context.WithCancel(context.WithoutCancel(ctx)) // ends with Close, not with Open's context
 	e.stop = stop
 	if err := e.watch(watchCtx); err != nil {

@@ -67,6 +67,7 @@ func (e *Engine) Plan(ctx context.Context, req PlanRequest) (Plan, error) {
 	b := appendTexts(appendText(make([]byte, 0, 512), req.Kind), []string{req.Action})
 	of := s.views.of(x, b, req.Kind, []string{req.Action})
 	if !of.remembered() {
+		s.evaluated.Add(1)
 		return plan(s.makePlan(ctx, req))
 	}
 	anybody := x.anybody(of, who.id) && s.replaceable(of, req.Attr, who.id)
@@ -139,6 +140,7 @@ func (r *readSet) tells(raw []byte) bool {
 
 // newPlanned makes a plan to be remembered; nil of one that cannot be another's.
 func (s *snapshot) newPlanned(ctx context.Context, req PlanRequest, of *readSet, anybody bool) (*planned, error) {
+	s.evaluated.Add(1)
 	req.Principal.Attr = s.onlySeen(of, req.Principal.Attr)
 	if !anybody {
 		p, err := s.makePlan(ctx, req)
@@ -234,7 +236,6 @@ func (s *snapshot) makePlan(ctx context.Context, req PlanRequest) (Plan, error) 
 	if err != nil {
 		return Plan{}, err
 	}
-	s.evaluated.Add(1)
 	has, err := s.rules.guards(req.Kind, req.Action, principal)
 	if err != nil {
 		return Plan{}, err

@@ -189,5 +189,8 @@ func explainCompile(e *runtimev1.Errors) []string {
 	for _, x := range build.GetMissingScopeDetails() {
 		add(x.GetMissingPolicy(), "is missing for %s", strings.Join(x.GetDescendants(), ", "))
 	}
+	for _, x := range build.GetScopePermissionsConflicts() {
+		add("scope "+x.GetScope(), "its policies do not agree on scopePermissions")
+	}
 	return lines
 }

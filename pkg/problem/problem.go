@@ -85,6 +85,7 @@ var statuses = map[fault.Kind]int{
 	fault.KeyReused:       http.StatusUnprocessableEntity,
 	fault.Unavailable:     http.StatusServiceUnavailable,
 	fault.Limited:         http.StatusTooManyRequests,
+	fault.Misconfigured:   http.StatusInternalServerError,
 }
 
 // VersionConflict is the code of a conflict that is about If-Match: 412.
@@ -121,6 +122,8 @@ func From(ctx context.Context, log *slog.Logger, err error) *Problem {
 	case fault.Internal:
 		p.Code, p.Detail = "internal", internal
 		log.ErrorContext(ctx, "request failed", "error", err, "request_id", p.RequestID)
+	case fault.Misconfigured:
+		log.ErrorContext(ctx, "request not answered", "error", err, "request_id", p.RequestID)
 	case fault.Unavailable:
 		log.WarnContext(ctx, "request not served", "error", err, "request_id", p.RequestID)
 	case fault.Unauthenticated:

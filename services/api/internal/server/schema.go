@@ -101,7 +101,8 @@ func schemasOf(api huma.API, d *kind.Definition) schemas {
 	}}}}
 	for _, name := range d.AttrNames() {
 		p := full.Properties[name]
-		if name == "tenant" || p.Type == huma.TypeObject || p.Type == huma.TypeArray || p.Format == "date-time" {
+		hidden := slices.ContainsFunc(d.Hidden, func(h kind.Hidden) bool { return h.Field == name }) // which a filter would tell
+		if hidden || name == "tenant" || p.Type == huma.TypeObject || p.Type == huma.TypeArray || p.Format == "date-time" {
 			continue
 		}
 		out.filters = append(out.filters, &huma.Param{
