@@ -83,7 +83,7 @@ func Split(body []byte, lengths string) ([][]byte, error) {
 	out := make([][]byte, 0, n)
 	at := 0
 	for field := range strings.SplitSeq(lengths, ",") {
-		length, err := strconv.ParseUint(field, 10, 32)
+		length, err := strconv.ParseUint(field, 10, 24) // MaxBody is less
 		before, end := byte('['), at+1+int(length)
 		if at > 0 {
 			before = ','
@@ -108,15 +108,21 @@ func brief(s string) string {
 	return s
 }
 
-// Count is how many events a message with this HeaderLengths holds.
-func Count(lengths string) int { return strings.Count(lengths, ",") + 1 }
+// Count is how many events a message with this HeaderLengths holds; one that
+// cannot be split counts as one.
+func Count(lengths string) int {
+	if n := strings.Count(lengths, ",") + 1; n <= MaxBatch {
+		return n
+	}
+	return 1
+}
 
 const (
 	opening     = `{"specversion":"1.0",`
 	beforeTrace = `"traceparent":"`
 )
 
-// size is how many bytes the event takes in a body.
+// size is how many bytes the event takes in a body at most.
 func (m *Message) size() int {
 	if m.Trace == "" {
 		return len(m.Data)
@@ -125,10 +131,11 @@ func (m *Message) size() int {
 }
 
 // appendTo writes the event with its trace (CloudEvents' Distributed Tracing
-// extension). The trace is not part of what is sealed.
+// extension). The trace is not part of what is sealed, and is left out where the
+// event would be too large with it.
 func (m *Message) appendTo(b []byte) []byte {
 	rest, ok := bytes.CutPrefix(m.Data, []byte(opening))
-	if m.Trace == "" || !ok || !plain(m.Trace) {
+	if m.Trace == "" || !ok || !plain(m.Trace) || m.size() > MaxEvent {
 		return append(b, m.Data...)
 	}
 	b = append(b, opening...)

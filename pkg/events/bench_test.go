@@ -12,7 +12,7 @@ func BenchmarkNewWrit(b *testing.B) {
 	c := commandOf(d)
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := events.NewWrit(k, d, c, at.Add(time.Hour)); err != nil {
+		if _, err := events.NewWrit(k, events.SourceAPI, d, c, at.Add(time.Hour)); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -37,7 +37,7 @@ func BenchmarkVerify(b *testing.B) {
 	e := parse(b, m.Data)
 	b.ReportAllocs()
 	for b.Loop() {
-		if err := e.Verify(k, m.Subject); err != nil {
+		if err := e.Verify(k, subjectOf(m)); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -52,7 +52,7 @@ func BenchmarkSkimVerify(b *testing.B) {
 			for b.Loop() {
 				err := events.Skim(&e, m.Data)
 				if err == nil {
-					err = e.Verify(k, m.Subject)
+					err = e.Verify(k, subjectOf(m))
 				}
 				if err != nil {
 					b.Fatal(err)

@@ -344,12 +344,12 @@ func (e *Event) Verify(keys *Keyring, subject string) error {
 	)
 }
 
-// below gives prefix if subject is one of those that begin with it, else subject.
+// below gives prefix if subject is one of those that begin with it, else nothing.
 func below(prefix, subject string) string {
-	if rest, ok := strings.CutPrefix(subject, prefix); ok && rest != "" {
+	if strings.HasPrefix(subject, prefix) && subject != prefix {
 		return prefix
 	}
-	return subject
+	return ""
 }
 
 // InShard reports ErrMismatch for a command that does not belong into the shard

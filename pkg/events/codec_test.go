@@ -22,7 +22,7 @@ func TestMessagesOfVersion1NeverChange(t *testing.T) {
 		if e.ID != m.ID || !e.Time.Equal(at) {
 			t.Errorf("%s: id %s, time %s", name, e.ID, e.Time)
 		}
-		if err := e.Verify(ring(t, key1), m.Subject); err != nil {
+		if err := e.Verify(ring(t, key1), subjectOf(m)); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -88,7 +88,7 @@ func TestRecordsKeepTheirBytes(t *testing.T) {
 			if e.Decision.Command.SHA256 != events.Digest(e.RawCommand) {
 				t.Error("the command's bytes are not the ones that the decision names")
 			}
-			if err := e.Verify(k, m.Subject); err != nil {
+			if err := e.Verify(k, subjectOf(m)); err != nil {
 				t.Error(err)
 			}
 			raw, err := events.EncodeDecision(d)
@@ -98,7 +98,7 @@ func TestRecordsKeepTheirBytes(t *testing.T) {
 			if !bytes.Equal(raw, e.RawDecision) {
 				t.Errorf("decision %s, want %s", e.RawDecision, raw)
 			}
-			again, err := events.DecisionMessage(k, d, e.RawDecision)
+			again, err := events.DecisionMessage(k, events.SourceAPI, d, e.RawDecision)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -137,7 +137,7 @@ func TestFieldsOfLaterMinorVersionsAreIgnored(t *testing.T) {
 		more := strings.Replace(string(m.Data), `{"specversion"`, `{"traceparent":"00-1","later":{"a":[1]},"specversion"`, 1)
 		more = strings.Replace(more, `"data":{`, `"data":{"later":1,`, 1)
 		e := parse(t, []byte(more))
-		if err := e.Verify(k, m.Subject); err != nil {
+		if err := e.Verify(k, subjectOf(m)); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -149,12 +149,12 @@ func TestFieldsOfLaterMinorVersionsAreIgnored(t *testing.T) {
 		t.Fatal(err)
 	}
 	raw = append([]byte(`{"later":{"x":1},`), raw[1:]...)
-	m, err := events.DecisionMessage(k, d, raw)
+	m, err := events.DecisionMessage(k, events.SourceAPI, d, raw)
 	if err != nil {
 		t.Fatal(err)
 	}
 	e := parse(t, m.Data)
-	if err := e.Verify(k, m.Subject); err != nil || !bytes.Equal(e.RawDecision, raw) {
+	if err := e.Verify(k, subjectOf(m)); err != nil || !bytes.Equal(e.RawDecision, raw) {
 		t.Errorf("%v\n%s", err, e.RawDecision)
 	}
 }
@@ -214,16 +214,16 @@ func TestMessagesAreBounded(t *testing.T) {
 	d := decision()
 	c := commandOf(d)
 	c.Body = json.RawMessage(`"` + strings.Repeat("x", 1<<20) + `"`)
-	if m, err := events.NewWrit(k, d, c, at); err != nil || len(m.Data) > events.MaxEvent {
+	if m, err := events.NewWrit(k, events.SourceAPI, d, c, at); err != nil || len(m.Data) > events.MaxEvent {
 		t.Errorf("a body of 1 MiB: %v", err)
 	}
 	c.Body = json.RawMessage(`"` + strings.Repeat("x", events.MaxEvent) + `"`)
-	if _, err := events.NewWrit(k, d, c, at); !errors.Is(err, events.ErrMalformed) {
+	if _, err := events.NewWrit(k, events.SourceAPI, d, c, at); !errors.Is(err, events.ErrMalformed) {
 		t.Errorf("writ: %v", err)
 	}
 	d.Command = nil
 	d.Plan = c.Body
-	if _, err := events.NewDecision(k, d); !errors.Is(err, events.ErrMalformed) {
+	if _, err := events.NewDecision(k, events.SourceAPI, d); !errors.Is(err, events.ErrMalformed) {
 		t.Errorf("decision: %v", err)
 	}
 	o := outcome()
@@ -238,14 +238,14 @@ func TestWhatCannotBeEncodedIsAnError(t *testing.T) {
 	d := decision()
 	c := commandOf(d)
 	c.Body = json.RawMessage(`{`)
-	if _, err := events.NewWrit(k, d, c, at); err == nil {
+	if _, err := events.NewWrit(k, events.SourceAPI, d, c, at); err == nil {
 		t.Error("a broken body was taken")
 	}
 	c.Body, d.Plan = nil, json.RawMessage(`{`)
-	if _, err := events.NewWrit(k, d, c, at); err == nil {
+	if _, err := events.NewWrit(k, events.SourceAPI, d, c, at); err == nil {
 		t.Error("a broken plan was taken in a writ")
 	}
-	if _, err := events.NewDecision(k, d); err == nil {
+	if _, err := events.NewDecision(k, events.SourceAPI, d); err == nil {
 		t.Error("a broken plan was taken in a decision")
 	}
 }
@@ -330,7 +330,7 @@ func FuzzParse(f *testing.F) {
 			return
 		}
 		// Whatever can be read can be judged, and passes only with a seal of ours.
-		subject := events.CommandSubject(e.Command.Kind, events.Partition(e.Command.ResourceID), e.Command.Action)
+		subject := events.CommandSubject(1)
 		if err := e.Verify(k, subject); err == nil {
 			record := e.RawDecision
 			if e.Type == events.TypeOutcome {
@@ -343,7 +343,7 @@ func FuzzParse(f *testing.F) {
 		_ = fmt.Sprint(e.Expired(at))
 		// What is sent on keeps its bytes.
 		if e.Type == events.TypeDecision && json.Valid(e.RawDecision) {
-			m, err := events.DecisionMessage(k, &e.Decision, e.RawDecision)
+			m, err := events.DecisionMessage(k, events.SourceAPI, &e.Decision, e.RawDecision)
 			if err != nil {
 				return
 			}
@@ -355,26 +355,32 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
-func TestSourceIsTheServiceThatDecided(t *testing.T) {
-	keys, err := events.ParseKeyring(events.GenerateKey("k"))
-	if err != nil {
-		t.Fatal(err)
+func TestSourceIsTheServiceThatWroteTheEvent(t *testing.T) {
+	k := ring(t, key1)
+	source := func(m events.Message, err error) string {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var ce struct{ Source string }
+		if err := json.Unmarshal(m.Data, &ce); err != nil {
+			t.Fatal(err)
+		}
+		return ce.Source
 	}
-	for route, want := range map[string]string{"PUT /v1/videos/{id}/content": "/writ/api", events.RouteJob + "probe": "/writ/worker"} {
-		d := &events.Decision{ID: "d", Stage: events.StageRequest, Resource: events.Resource{Kind: "video", ID: "v"}, Action: "process", Effect: events.Allow, Request: events.RequestInfo{Route: route}}
-		decision, err := events.NewDecision(keys, d)
-		if err != nil {
-			t.Fatal(err)
+	for _, want := range []string{events.SourceAPI, events.SourceWorker, events.SourceAuditor} {
+		if have := source(events.NewDecision(k, want, denial())); have != want {
+			t.Errorf("a decision's source is %s, want %s", have, want)
 		}
-		writ, err := events.NewWrit(keys, d, &events.Command{ID: "c", Kind: "video", ResourceID: "v", Action: "process"}, time.Now())
-		if err != nil {
-			t.Fatal(err)
+		d := decision()
+		if have := source(events.NewWrit(k, want, d, commandOf(d), at)); have != want {
+			t.Errorf("a writ's source is %s, want %s", have, want)
 		}
-		for _, m := range []events.Message{decision, writ} {
-			var ce struct{ Source string }
-			if err := json.Unmarshal(m.Data, &ce); err != nil || ce.Source != want {
-				t.Errorf("%s: %q, %v; want %s", route, ce.Source, err, want)
-			}
-		}
+	}
+	if have := source(events.NewOutcome(k, outcome())); have != events.SourceWorker {
+		t.Errorf("an outcome's source is %s, want the worker", have)
+	}
+	if have := source(events.NewCheckpoint(k, checkpoint())); have != events.SourceAuditor {
+		t.Errorf("a checkpoint's source is %s, want the auditor", have)
 	}
 }

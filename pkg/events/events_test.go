@@ -71,11 +71,19 @@ func denial() *events.Decision {
 // writ makes the message of a command that d permits.
 func writ(t testing.TB, k *events.Keyring, d *events.Decision, c *events.Command) events.Message {
 	t.Helper()
-	m, err := events.NewWrit(k, d, c, at.Add(time.Hour))
+	m, err := events.NewWrit(k, events.SourceAPI, d, c, at.Add(time.Hour))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return m
+}
+
+// subjectOf is where a message stands on the ledger: a command in shard 1.
+func subjectOf(m events.Message) string {
+	if m.Subject == "" {
+		return events.CommandSubject(1)
+	}
+	return m.Subject
 }
 
 // examples are one message of each type, v1.
@@ -85,12 +93,15 @@ func examples(t testing.TB) map[string]events.Message {
 	d := decision()
 	out := map[string]events.Message{"writ": writ(t, k, d, commandOf(d))}
 	var err error
-	if out["decision"], err = events.NewDecision(k, denial()); err != nil {
+	if out["decision"], err = events.NewDecision(k, events.SourceAPI, denial()); err != nil {
 		t.Fatal(err)
 	}
-	if out["outcome"], err = events.NewOutcome(k, outcome()); err != nil {
+	o, err := events.NewOutcome(k, outcome())
+	if err != nil {
 		t.Fatal(err)
 	}
+	o.Subject = events.OutcomeSubject(1)
+	out["outcome"] = o
 	if out["checkpoint"], err = events.NewCheckpoint(k, checkpoint()); err != nil {
 		t.Fatal(err)
 	}

@@ -20,7 +20,7 @@ func TestSkimRefusesWhatParseRefuses(t *testing.T) {
 			if i >= 0 {
 				data[i] ^= 1
 			}
-			for _, subject := range []string{m.Subject, m.Subject + "x"} {
+			for _, subject := range []string{subjectOf(m), subjectOf(m) + "x"} {
 				verdict := func(e *events.Event, err error) error {
 					if err == nil {
 						err = e.Verify(k, subject)
@@ -58,10 +58,10 @@ func TestRecordsThatAreTooLargeAreRefused(t *testing.T) {
 	large := json.RawMessage(`"` + strings.Repeat("x", events.MaxRecord) + `"`)
 	d := decision()
 	d.Plan = large
-	if _, err := events.NewDecision(k, d); !errors.Is(err, events.ErrMalformed) {
+	if _, err := events.NewDecision(k, events.SourceAPI, d); !errors.Is(err, events.ErrMalformed) {
 		t.Errorf("decision: %v", err)
 	}
-	if _, err := events.NewWrit(k, d, commandOf(d), at); !errors.Is(err, events.ErrMalformed) {
+	if _, err := events.NewWrit(k, events.SourceAPI, d, commandOf(d), at); !errors.Is(err, events.ErrMalformed) {
 		t.Errorf("writ: %v", err)
 	}
 	o := outcome()
@@ -69,7 +69,7 @@ func TestRecordsThatAreTooLargeAreRefused(t *testing.T) {
 	if _, err := events.NewOutcome(k, o); !errors.Is(err, events.ErrMalformed) {
 		t.Errorf("outcome: %v", err)
 	}
-	m, _ := events.NewDecision(k, d) // made, but not to be sent
+	m, _ := events.NewDecision(k, events.SourceAPI, d) // made, but not to be sent
 	if _, err := events.Parse(m.Data); !errors.Is(err, events.ErrMalformed) {
 		t.Errorf("read: %v", err)
 	}

@@ -9,47 +9,70 @@ import (
 	"github.com/writ-project/writ/pkg/events"
 )
 
-// TestPartitionsNeverMove: a resource that moved to another partition would
-// lose the order of its commands.
-func TestPartitionsNeverMove(t *testing.T) {
+// TestShardsNeverMove: a resource that moved to another shard would lose the
+// order of its commands.
+func TestShardsNeverMove(t *testing.T) {
 	ids := []string{"", "a", "b", "user-test-1", "user-live-32fc5024-9c09-4da3-bd2e-c9ce4da9375f", "Zoë"}
 	for i := range 32 {
 		ids = append(ids, fmt.Sprintf("019d0000-0000-7000-8000-%012x", i*0x9e3779b9))
 	}
-	table := map[string]int{}
-	used := map[int]bool{}
-	for _, id := range ids {
-		table[id] = events.Partition(id)
-		used[table[id]] = true
+	table := map[string]map[string]int{}
+	for _, shards := range []int{1, 2, 4, 16, events.MaxShards} {
+		of, used := map[string]int{}, map[int]bool{}
+		for _, id := range ids {
+			of[id] = events.Shard(id, shards)
+			used[of[id]] = true
+			if of[id] < 0 || of[id] >= shards {
+				t.Errorf("%q is in shard %d of %d", id, of[id], shards)
+			}
+		}
+		if len(used) < min(shards, 16)/2 {
+			t.Errorf("%d ids use %d of %d shards only", len(ids), len(used), shards)
+		}
+		table[fmt.Sprint(shards)] = of
 	}
 	have, err := json.MarshalIndent(table, "", "  ")
 	if err != nil {
 		t.Fatal(err)
 	}
-	golden(t, "partitions.json", append(have, '\n'))
-	if len(used) < events.Partitions/2 {
-		t.Errorf("%d ids use %d partitions only", len(ids), len(used))
-	}
-	if events.Partitions != 16 {
-		t.Error("the number of partitions is part of the wire contract")
-	}
+	golden(t, "shards.json", append(have, '\n'))
 }
 
 func TestSubjects(t *testing.T) {
 	for have, want := range map[string]string{
-		events.CommandSubject("contact", 7, "update"):                        "writ.cmd.contact.07.update",
-		events.CommandSubject("contact", 15, "create"):                       "writ.cmd.contact.15.create",
-		events.PartitionFilter(0):                                            "writ.cmd.*.00.*",
-		events.DecisionSubject("contact", "view:approver", events.Deny):      "writ.decision.contact.view:approver.deny",
-		events.DecisionSubject("contact", "a.b *>", events.Allow):            "writ.decision.contact.a_b___.allow",
-		events.OutcomeSubject("contact", "update", events.StatusApplied):     "writ.outcome.contact.update.applied",
+		events.CommandSubject(0):           "writ.cmd.0",
+		events.CommandSubject(15):          "writ.cmd.15",
+		events.OutcomeSubject(3):           "writ.outcome.3",
+		events.SubjectDecisions:            "writ.decision",
+		events.SubjectStytchOutcomes:       "writ.outcome.stytch",
+		events.CheckpointSubject("0a1b2c"): "writ.checkpoint.0a1b2c",
 		events.DeadSubject("worker", events.StreamLedger, 18446744073709551): "writ.dead.worker.LEDGER.18446744073709551",
-		events.WaitSubject("api-1"):                                          "writ.wait.api-1",
-		events.OutcomeID("c1"):                                               "c1.outcome",
+		events.WaitSubject("api-1"): "writ.wait.api-1",
+		events.OutcomeID("c1"):      "c1.outcome",
 	} {
 		if have != want {
 			t.Errorf("%s, want %s", have, want)
 		}
+	}
+}
+
+func TestTheFeedTellsWhatAnEventIsAbout(t *testing.T) {
+	for name, want := range map[string]string{
+		"writ": "writ.feed.decision.contact.update.allow", "decision": "writ.feed.decision.contact.view:approver.deny",
+		"outcome": "writ.feed.outcome.contact.update.applied", "checkpoint": "",
+	} {
+		if have := parse(t, examples(t)[name].Data).FeedSubject(); have != want {
+			t.Errorf("of the %s: %q, want %q", name, have, want)
+		}
+	}
+	d := denial()
+	d.Action = "a.b *>"
+	m, err := events.NewDecision(ring(t, key1), events.SourceAPI, d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if have, want := parse(t, m.Data).FeedSubject(), "writ.feed.decision.contact.a_b___.deny"; have != want {
+		t.Errorf("%q, want %q: an action is one token", have, want)
 	}
 }
 

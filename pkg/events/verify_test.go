@@ -62,12 +62,10 @@ func TestWritsThatDoNotFitAreRefused(t *testing.T) {
 		"command id":              {after: func(d *events.Decision) { d.Command.ID = "other" }, want: events.ErrMismatch},
 		"permits no command":      {after: func(d *events.Decision) { d.Command = nil }, want: events.ErrMismatch},
 		"event id":                {id: "other", want: events.ErrMismatch},
-		"subject: action":         {move: func(s string) string { return strings.Replace(s, ".update", ".delete", 1) }, want: events.ErrMismatch},
-		"subject: kind":           {move: func(s string) string { return strings.Replace(s, ".contact.", ".user.", 1) }, want: events.ErrMismatch},
-		"subject: partition": {move: func(string) string {
-			return events.CommandSubject("contact", (events.Partition(decision().Resource.ID)+1)%events.Partitions, "update")
-		}, want: events.ErrMismatch},
-		"subject: none": {move: func(string) string { return "" }, want: events.ErrMismatch},
+		"subject: decisions":      {move: func(string) string { return events.SubjectDecisions }, want: events.ErrMismatch},
+		"subject: outcomes":       {move: func(string) string { return events.OutcomeSubject(1) }, want: events.ErrMismatch},
+		"subject: no shard":       {move: func(string) string { return "writ.cmd." }, want: events.ErrMismatch},
+		"subject: none":           {move: func(string) string { return "" }, want: events.ErrMismatch},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -86,7 +84,7 @@ func TestWritsThatDoNotFitAreRefused(t *testing.T) {
 			if c.id != "" {
 				id = c.id
 			}
-			subject := events.CommandSubject(cmd.Kind, events.Partition(cmd.ResourceID), cmd.Action)
+			subject := events.CommandSubject(1)
 			if c.move != nil {
 				subject = c.move(subject)
 			}
@@ -108,15 +106,15 @@ func TestDecisionOfAnotherWritIsRefused(t *testing.T) {
 
 	forged := *e2
 	forged.RawDecision, forged.Decision, forged.Seal = e1.RawDecision, e1.Decision, e1.Seal
-	if err := forged.Verify(k, two.Subject); !errors.Is(err, events.ErrMismatch) {
+	if err := forged.Verify(k, subjectOf(two)); !errors.Is(err, events.ErrMismatch) {
 		t.Errorf("another's decision and seal: %v", err)
 	}
 	forged.Seal = e2.Seal
-	if err := forged.Verify(k, two.Subject); !errors.Is(err, events.ErrSeal) {
+	if err := forged.Verify(k, subjectOf(two)); !errors.Is(err, events.ErrSeal) {
 		t.Errorf("another's decision, own seal: %v", err)
 	}
 	replaced := bytes.Replace(two.Data, []byte("Mallory"), []byte("Malcolm"), 1)
-	if err := parse(t, replaced).Verify(k, two.Subject); !errors.Is(err, events.ErrMismatch) {
+	if err := parse(t, replaced).Verify(k, subjectOf(two)); !errors.Is(err, events.ErrMismatch) {
 		t.Errorf("changed body: %v", err)
 	}
 }
@@ -127,20 +125,37 @@ func TestDecisionTakenOutOfAWritIsRefused(t *testing.T) {
 	k := ring(t, key1)
 	d := decision()
 	e := parse(t, writ(t, k, d, commandOf(d)).Data)
-	m, err := events.DecisionMessage(k, &e.Decision, e.RawDecision)
+	m, err := events.DecisionMessage(k, events.SourceAPI, &e.Decision, e.RawDecision)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := parse(t, m.Data).Verify(k, m.Subject); !errors.Is(err, events.ErrMismatch) {
+	if err := parse(t, m.Data).Verify(k, subjectOf(m)); !errors.Is(err, events.ErrMismatch) {
 		t.Errorf("%v, want %v", err, events.ErrMismatch)
 	}
 	// The second decision about a command stands alone: it was taken at apply.
 	d.Stage = events.StageApply
-	if m, err = events.NewDecision(k, d); err != nil {
+	if m, err = events.NewDecision(k, events.SourceAPI, d); err != nil {
 		t.Fatal(err)
 	}
-	if err := parse(t, m.Data).Verify(k, m.Subject); err != nil {
+	if err := parse(t, m.Data).Verify(k, events.OutcomeSubject(1)); err != nil {
 		t.Error(err)
+	}
+	if err := parse(t, m.Data).Verify(k, events.SubjectDecisions); !errors.Is(err, events.ErrMismatch) {
+		t.Errorf("a second decision among those of requests: %v, want %v", err, events.ErrMismatch)
+	}
+}
+
+// TestACommandInAnotherShardIsRefused: there it would leave its resource's order.
+func TestACommandInAnotherShardIsRefused(t *testing.T) {
+	d := decision()
+	e := parse(t, writ(t, ring(t, key1), d, commandOf(d)).Data)
+	for _, shards := range []int{1, 2, 4, 16} {
+		own := events.Shard(d.Resource.ID, shards)
+		for shard := range shards {
+			if err := e.InShard(shard, shards); (err == nil) != (shard == own) || err != nil && !errors.Is(err, events.ErrMismatch) {
+				t.Errorf("in shard %d of %d: %v; its own is %d", shard, shards, err, own)
+			}
+		}
 	}
 }
 
@@ -148,8 +163,8 @@ func TestDecisionsAndOutcomesThatDoNotFitAreRefused(t *testing.T) {
 	k := ring(t, key1)
 	all := examples(t)
 	for name, wrong := range map[string]string{
-		"decision": events.DecisionSubject("contact", "view:approver", events.Allow),
-		"outcome":  events.OutcomeSubject("contact", "update", events.StatusRejected),
+		"decision": events.OutcomeSubject(1),
+		"outcome":  events.SubjectDecisions,
 	} {
 		m := all[name]
 		if err := parse(t, m.Data).Verify(k, wrong); !errors.Is(err, events.ErrMismatch) {
@@ -157,16 +172,16 @@ func TestDecisionsAndOutcomesThatDoNotFitAreRefused(t *testing.T) {
 		}
 		e := parse(t, m.Data)
 		e.ID = "other"
-		if err := e.Verify(k, m.Subject); !errors.Is(err, events.ErrMismatch) {
+		if err := e.Verify(k, subjectOf(m)); !errors.Is(err, events.ErrMismatch) {
 			t.Errorf("%s with another id: %v", name, err)
 		}
 	}
 	forged := bytes.Replace(all["outcome"].Data, []byte(`"status":"applied"`), []byte(`"status":"rejected"`), 1)
-	if err := parse(t, forged).Verify(k, events.OutcomeSubject("contact", "update", events.StatusRejected)); !errors.Is(err, events.ErrSeal) {
+	if err := parse(t, forged).Verify(k, events.OutcomeSubject(1)); !errors.Is(err, events.ErrSeal) {
 		t.Errorf("forged outcome: %v", err)
 	}
 	forged = bytes.Replace(all["decision"].Data, []byte(`"effect":"deny"`), []byte(`"effect":"allow"`), 1)
-	if err := parse(t, forged).Verify(k, events.DecisionSubject("contact", "view:approver", events.Allow)); !errors.Is(err, events.ErrSeal) {
+	if err := parse(t, forged).Verify(k, events.SubjectDecisions); !errors.Is(err, events.ErrSeal) {
 		t.Errorf("forged decision: %v", err)
 	}
 	// A seal is over the record alone: a decision's must not pass as an outcome's.
@@ -176,12 +191,8 @@ func TestDecisionsAndOutcomesThatDoNotFitAreRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, s := range []events.Status{events.StatusApplied, events.StatusRejected, events.StatusFailed} {
-		for _, kind := range []string{"contact", "user"} {
-			if err := parse(t, data).Verify(k, events.OutcomeSubject(kind, "view:approver", s)); err == nil {
-				t.Errorf("a decision passes as an outcome %s", s)
-			}
-		}
+	if err := parse(t, data).Verify(k, events.OutcomeSubject(1)); err == nil {
+		t.Error("a decision passes as an outcome")
 	}
 }
 
@@ -195,7 +206,7 @@ func TestEverySealedByteCounts(t *testing.T) {
 			flipped[i] = alphabet[strings.IndexByte(alphabet, flipped[i])^1]
 			bad := *e
 			bad.Seal.MAC = string(flipped)
-			if err := bad.Verify(k, m.Subject); !errors.Is(err, events.ErrSeal) {
+			if err := bad.Verify(k, subjectOf(m)); !errors.Is(err, events.ErrSeal) {
 				t.Errorf("%s: seal flipped at %d: %v", name, i, err)
 			}
 		}
@@ -204,14 +215,14 @@ func TestEverySealedByteCounts(t *testing.T) {
 		} {
 			bad := *e
 			bad.Seal.MAC = mac
-			if err := bad.Verify(k, m.Subject); !errors.Is(err, events.ErrSeal) {
+			if err := bad.Verify(k, subjectOf(m)); !errors.Is(err, events.ErrSeal) {
 				t.Errorf("%s: seal %s: %v", name, what, err)
 			}
 		}
 		for _, id := range []string{"", "k2", "K1"} {
 			bad := *e
 			bad.Seal.KeyID = id
-			if err := bad.Verify(k, m.Subject); !errors.Is(err, events.ErrSeal) {
+			if err := bad.Verify(k, subjectOf(m)); !errors.Is(err, events.ErrSeal) {
 				t.Errorf("%s: key %q: %v", name, id, err)
 			}
 		}
@@ -223,7 +234,7 @@ func TestEverySealedByteCounts(t *testing.T) {
 		for i := range whole {
 			*record = bytes.Clone(whole)
 			(*record)[i] ^= 1
-			if err := e.Verify(k, m.Subject); !errors.Is(err, events.ErrSeal) {
+			if err := e.Verify(k, subjectOf(m)); !errors.Is(err, events.ErrSeal) {
 				t.Fatalf("%s: byte %d flipped: %v", name, i, err)
 			}
 		}

@@ -3,6 +3,7 @@ package ledger
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -60,10 +61,12 @@ func (l *Ledger) AppendAll(ctx context.Context, all []events.Message) error {
 			p.size += int64(len(all[len(p.msgs)].Data))
 			p.msgs = all[:len(p.msgs)+1]
 		}
+		n := len(p.msgs)
+		p.msgs = slices.Clone(p.msgs) // the caller's may be used again before the loop has looked
 		if err := l.append(ctx, p); err != nil {
 			return err
 		}
-		all = all[len(p.msgs):]
+		all = all[n:]
 	}
 	return nil
 }
@@ -200,6 +203,7 @@ func (l *Ledger) appendGroup(group []*pending) {
 	ctx, cancel := context.WithTimeout(context.Background(), l.cfg.AppendTimeout)
 	defer cancel()
 	all := l.compose(group)
+	reconnects := l.reconnects()
 	for _, m := range all {
 		l.groupSize.Record(ctx, int64(len(m.events)))
 		m.ack, m.err = l.js.PublishMsgAsync(newMsg(m.subject, m.events))
@@ -207,6 +211,11 @@ func (l *Ledger) appendGroup(group []*pending) {
 	for _, m := range all {
 		if m.err == nil {
 			m.sequence, m.err = acknowledged(ctx, m.ack)
+		}
+		if m.err == nil {
+			l.appended(m.sequence)
+		} else {
+			l.appendFailed(m.subject, m.events, m.size, reconnects, m.err)
 		}
 		for _, p := range m.appends {
 			p.err = errors.Join(p.err, m.err)

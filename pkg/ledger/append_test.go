@@ -3,12 +3,11 @@ package ledger_test
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/nats-io/nats-server/v2/server"
-	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 	"go.opentelemetry.io/otel/metric"
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
@@ -20,34 +19,37 @@ import (
 	"github.com/writ-project/writ/pkg/testkit"
 )
 
-func TestAppendsAreNumberedInOrder(t *testing.T) {
+// TestALoneAppendIsOneMessageAndWaitsForNobody: that it waits for no timer is
+// seen by the number of them.
+func TestALoneAppendIsOneMessageAndWaitsForNobody(t *testing.T) {
 	l := open(t, testkit.NATS(t, testkit.NATSSyncAlways()).URL(), ledger.Config{})
-	span := trace.NewSpanContext(trace.SpanContextConfig{TraceID: trace.TraceID{1}, SpanID: trace.SpanID{2}})
+	span := trace.NewSpanContext(trace.SpanContextConfig{TraceID: trace.TraceID{1}, SpanID: trace.SpanID{2}, TraceFlags: trace.FlagsSampled})
 	ctx := trace.ContextWithSpanContext(within(t, patience), span)
 	for i := range 20 {
-		m := message(fmt.Sprintf("m-%d", i), i%events.Partitions)
-		ack, err := l.Append(ctx, m)
-		if err != nil || ack.Duplicate || ack.Sequence != uint64(i)+1 {
-			t.Fatalf("%+v (%v), want sequence %d", ack, err, i+1)
+		m := message(fmt.Sprintf("m-%d", i), "r")
+		address, err := l.Append(ctx, m)
+		if err != nil || address != events.At(uint64(i)+1, 0) {
+			t.Fatalf("address %d (%v), want the first event of message %d", address, err, i+1)
 		}
-		r := record(t, l, ack.Sequence)
-		if string(r.Data) != string(m.Data) || r.Subject != m.Subject || r.Sequence != ack.Sequence || r.Time.IsZero() ||
-			r.Header.Get(nats.MsgIdHdr) != m.ID || r.Header.Get("Content-Type") != events.ContentType {
-			t.Errorf("%+v", r)
+		r := record(t, l, address)
+		if r.Subject != events.CommandSubject(0) || r.Address != address || !r.Last || r.Time.IsZero() || r.Header.Get("Content-Type") != events.BatchContentType {
+			t.Errorf("message %d: %+v, want one event of a batch on shard 0", i+1, r)
 		}
-		if got := trace.SpanContextFromContext(telemetry.Extract(t.Context(), r.Header)); got.TraceID() != span.TraceID() {
-			t.Errorf("trace %s, want %s", got.TraceID(), span.TraceID())
+		if want := strings.Replace(string(m.Data), `"id"`, `"traceparent":"`+telemetry.TraceParent(ctx)+`","id"`, 1); string(r.Data) != want {
+			t.Errorf("the event is %s, want %s", r.Data, want)
 		}
 	}
-	_, err := l.Get(within(t, patience), 99)
+	_, err := l.Get(within(t, patience), events.At(99, 0))
 	unavailable(t, "a message that is not there", err)
+	_, err = l.Get(within(t, patience), events.At(1, 1))
+	unavailable(t, "a second event of a message of one", err)
 }
 
-// meter counts groups.
-func meter() (metric.Meter, func(t *testing.T) (groups uint64, largest int64)) {
+// meter counts messages.
+func meter() (metric.Meter, func(t *testing.T) (messages uint64, largest int64)) {
 	reader := sdkmetric.NewManualReader()
 	provider := sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader))
-	return provider.Meter("test"), func(t *testing.T) (groups uint64, largest int64) {
+	return provider.Meter("test"), func(t *testing.T) (messages uint64, largest int64) {
 		var all metricdata.ResourceMetrics
 		if err := reader.Collect(context.Background(), &all); err != nil {
 			t.Fatal(err)
@@ -56,7 +58,7 @@ func meter() (metric.Meter, func(t *testing.T) (groups uint64, largest int64)) {
 			for _, m := range scope.Metrics {
 				if h, ok := m.Data.(metricdata.Histogram[int64]); ok && m.Name == "writ.ledger.append.group" {
 					for _, p := range h.DataPoints {
-						groups += p.Count
+						messages += p.Count
 						if n, ok := p.Max.Value(); ok {
 							largest = max(largest, n)
 						}
@@ -64,211 +66,237 @@ func meter() (metric.Meter, func(t *testing.T) (groups uint64, largest int64)) {
 				}
 			}
 		}
-		return groups, largest
+		return messages, largest
 	}
 }
 
-func TestConcurrentAppendsGoTogether(t *testing.T) {
-	m, groups := meter()
-	l, _, proxy := through(t, testkit.NATS(t, testkit.NATSSyncAlways()).URL(), ledger.Config{Meter: m})
+// TestWhatGathersWhileAnAppendIsInFlightIsOneMessagePerSubject: and each caller
+// is told where its own event is.
+func TestWhatGathersWhileAnAppendIsInFlightIsOneMessagePerSubject(t *testing.T) {
+	m, messagesOf := meter()
+	l, _, proxy := through(t, testkit.NATS(t, testkit.NATSSyncAlways()).URL(), ledger.Config{Meter: m, Shards: 2})
 	release := holdUp(t, l, proxy)
-	msgs := messages("m", 3*ledger.MaxGroup)
-	done := make(chan []appended, 1)
-	ctx := within(t, patience)
-	go func() { done <- appendTogether(ctx, l, msgs) }()
+	var msgs []events.Message
+	for i := range 60 {
+		id := fmt.Sprintf("m-%d", i)
+		msgs = append(msgs, [...]events.Message{message(id, inShard(0, 2)), message(id, inShard(1, 2)), on(events.SubjectDecisions, id)}[i%3])
+	}
+	done := inBackground(t, l, msgs)
 	waitQueued(t, l, len(msgs))
-	if held := release(); held.err != nil || held.ack.Sequence != 1 {
-		t.Fatalf("%+v", held)
+	if held := release(); held.err != nil || held.address != events.At(1, 0) {
+		t.Fatalf("the one in flight: %+v", held)
 	}
-	seen := map[uint64]bool{}
-	for i, r := range <-done {
-		if r.err != nil || r.ack.Duplicate {
-			t.Fatalf("%s: %+v", msgs[i].ID, r)
-		}
-		if seen[r.ack.Sequence] || r.ack.Sequence < 2 || r.ack.Sequence > uint64(len(msgs))+1 {
-			t.Fatalf("%s: sequence %d", msgs[i].ID, r.ack.Sequence)
-		}
-		seen[r.ack.Sequence] = true
-		if i%50 == 0 { // each caller is told its own sequence
-			if got := record(t, l, r.ack.Sequence); got.Header.Get(nats.MsgIdHdr) != msgs[i].ID {
-				t.Errorf("sequence %d holds %s, %s was told", r.ack.Sequence, got.Header.Get(nats.MsgIdHdr), msgs[i].ID)
-			}
-		}
-	}
-	if n, largest := groups(t); n != 4 || largest != ledger.MaxGroup {
-		t.Errorf("%d groups, the largest of %d; want 4 and %d", n, largest, ledger.MaxGroup)
-	}
-	if l.QueuedBytes() != 0 {
-		t.Errorf("%d bytes are still counted as queued", l.QueuedBytes())
-	}
-}
-
-func TestDuplicatesAreToldTheFirstOnesSequence(t *testing.T) {
-	l, _, proxy := through(t, testkit.NATS(t).URL(), ledger.Config{})
-	first := appendOne(t, l, message("a", 3))
-	if again := appendOne(t, l, message("a", 3)); !again.Duplicate || again.Sequence != first.Sequence {
-		t.Errorf("%+v after %+v", again, first)
-	}
-	// In a group that is large enough to go as one: the server refuses it whole.
-	for _, size := range []int{ledger.AtomicFrom / 2, 2 * ledger.AtomicFrom} {
-		t.Run(fmt.Sprint(size), func(t *testing.T) {
-			before := last(t, l)
-			release := holdUp(t, l, proxy)
-			msgs := messages(fmt.Sprintf("group-%d", size), size)
-			msgs[size/2] = message("a", 3)
-			msgs[1], msgs[size-1] = message(fmt.Sprintf("twin-%d", size), 5), message(fmt.Sprintf("twin-%d", size), 5)
-			done := make(chan []appended, 1)
-			ctx := within(t, patience)
-			go func() { done <- appendTogether(ctx, l, msgs) }()
-			waitQueued(t, l, size)
-			held := release()
-			results := <-done
-			for i, r := range results {
-				if r.err != nil {
-					t.Fatalf("%s: %v", msgs[i].ID, r.err)
-				}
-				if i != size/2 && i != 1 && i != size-1 && r.ack.Duplicate {
-					t.Errorf("%s is called a duplicate", msgs[i].ID)
-				}
-			}
-			if r := results[size/2].ack; !r.Duplicate || r.Sequence != first.Sequence {
-				t.Errorf("%+v after %+v", r, first)
-			}
-			if x, y := results[1].ack, results[size-1].ack; x.Duplicate == y.Duplicate || x.Sequence != y.Sequence {
-				t.Errorf("twins: %+v and %+v", x, y)
-			}
-			want := uint64(size) - 2
-			if !held.ack.Duplicate { // "held" itself is new the first time only
-				want++
-			}
-			if n := last(t, l) - before; n != want {
-				t.Errorf("%d records were added, want %d", n, want)
-			}
-		})
-	}
-}
-
-func TestAppendsGoOneByOneWhenTheServerTakesNoMoreBatches(t *testing.T) {
-	l, nc, proxy := through(t, testkit.NATS(t).URL(), ledger.Config{})
-	// 50 batches of one stream may be open (NATS' max_batch_inflight_per_stream);
-	// one that its client left open stays so for ten seconds.
-	for i := range 50 {
-		m := &nats.Msg{Subject: events.CommandSubject("contact", 0, "update"), Header: nats.Header{
-			"Nats-Batch-Id": {fmt.Sprintf("left-open-%d", i)}, "Nats-Batch-Sequence": {"1"},
-		}}
-		if _, err := nc.RequestMsgWithContext(within(t, patience), m); err != nil {
-			t.Fatal(err)
-		}
-	}
-	release := holdUp(t, l, proxy)
-	msgs := messages("m", 2*ledger.AtomicFrom)
-	done := make(chan []appended, 1)
-	ctx := within(t, patience)
-	go func() { done <- appendTogether(ctx, l, msgs) }()
-	waitQueued(t, l, len(msgs))
-	release()
+	sequences := map[uint64]string{}
 	for i, r := range <-done {
 		if r.err != nil {
 			t.Fatalf("%s: %v", msgs[i].ID, r.err)
 		}
+		got := record(t, l, r.address)
+		if id := events.IDOf(got.Data); id != msgs[i].ID {
+			t.Errorf("%s was told address %d, which holds %s", msgs[i].ID, r.address, id)
+		}
+		if s := sequences[events.SequenceOf(r.address)]; s != "" && s != got.Subject {
+			t.Errorf("message %d is on %s and on %s", events.SequenceOf(r.address), s, got.Subject)
+		}
+		sequences[events.SequenceOf(r.address)] = got.Subject
+	}
+	if len(sequences) != 3 || last(t, l) != 4 {
+		t.Errorf("they are in the messages %v of %d, want one for each of 3 subjects after the first", sequences, last(t, l))
+	}
+	if n, largest := messagesOf(t); n != 4 || largest != 20 {
+		t.Errorf("%d messages, the largest of %d events; want 4 and 20", n, largest)
+	}
+	if l.QueuedBytes() != 0 {
+		t.Errorf("%d bytes are still counted as queued, want 0", l.QueuedBytes())
 	}
 }
 
-func TestAppendAllKeepsTheOrderAndDropsWhatIsThere(t *testing.T) {
-	server := testkit.NATS(t)
-	l := open(t, server.URL(), ledger.Config{})
-	for _, n := range []int{0, 3, ledger.MaxGroup + 50} {
+// TestOrderWithinASubjectIsTheCallers: of those who wait for each other, and of
+// those whose appends gathered.
+func TestOrderWithinASubjectIsTheCallers(t *testing.T) {
+	l, _, proxy := through(t, testkit.NATS(t).URL(), ledger.Config{})
+	release := holdUp(t, l, proxy)
+	var waiting []<-chan []appended
+	const n = 300 // more than one message
+	for i := range n {
+		waiting = append(waiting, inBackground(t, l, []events.Message{message(fmt.Sprint(i), "r")}))
+		waitQueued(t, l, i+1)
+	}
+	release()
+	previous := events.Address(0)
+	for i, w := range waiting {
+		r := (<-w)[0]
+		if r.err != nil || r.address <= previous {
+			t.Fatalf("append %d is at %d (%v), want it after %d", i, r.address, r.err, previous)
+		}
+		previous = r.address
+	}
+}
+
+func TestMoreThanAMessageHoldsIsSplit(t *testing.T) {
+	l := open(t, testkit.NATS(t).URL(), ledger.Config{})
+	t.Run("256 events", func(t *testing.T) {
 		before := last(t, l)
-		msgs := messages(fmt.Sprintf("all-%d", n), n)
-		ctxs := make([]context.Context, n)
-		for i := range ctxs {
-			ctxs[i] = t.Context()
+		var all []events.Message
+		for i := range ledger.MaxGroup + 2*events.MaxBatch + 1 {
+			all = append(all, message(fmt.Sprint(i), "r"))
 		}
-		for range 2 { // the repeat adds nothing
-			if err := l.AppendAll(within(t, patience), ctxs, msgs); err != nil {
-				t.Fatal(err)
+		appendAll(t, l, all)
+		if n := last(t, l) - before; n != ledger.MaxGroup/events.MaxBatch+3 {
+			t.Errorf("%d events are %d messages, want %d", len(all), n, ledger.MaxGroup/events.MaxBatch+3)
+		}
+		for i := range all {
+			if id := events.IDOf(record(t, l, events.At(before+1+uint64(i/events.MaxBatch), i%events.MaxBatch)).Data); id != fmt.Sprint(i) {
+				t.Fatalf("event %d is %s, want it in order", i, id)
 			}
 		}
-		if added := last(t, l) - before; added != uint64(n) {
-			t.Fatalf("%d records, want %d", added, n)
+	})
+	t.Run("MaxBody", func(t *testing.T) {
+		before := last(t, l)
+		var all []events.Message
+		for i := range 10 {
+			m := message(fmt.Sprint(i), "r")
+			m.Data = event(m.ID, events.MaxBody/3)
+			all = append(all, m)
 		}
-		for i := 0; i < n; i += 25 {
-			if id := record(t, l, before+uint64(i)+1).Header.Get(nats.MsgIdHdr); id != msgs[i].ID {
-				t.Errorf("record %d is %s, want %s", i, id, msgs[i].ID)
-			}
+		appendAll(t, l, all)
+		if n := last(t, l) - before; n != 5 {
+			t.Errorf("10 events of a third of a message are %d messages, want 5", n)
+		}
+	})
+	t.Run("a trace", func(t *testing.T) {
+		ctx := trace.ContextWithSpanContext(within(t, patience), trace.NewSpanContext(trace.SpanContextConfig{TraceID: trace.TraceID{1}, SpanID: trace.SpanID{2}}))
+		m := message("largest", "r")
+		m.Data = event(m.ID, events.MaxEvent-len(event(m.ID, 0)))
+		address, err := l.Append(ctx, m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r := record(t, l, address); string(r.Data) != string(m.Data) || len(r.Data) != events.MaxEvent {
+			t.Errorf("the largest event came back with %d bytes, want its %d", len(r.Data), len(m.Data))
+		}
+	})
+}
+
+func TestAppendAllOfMixedSubjectsKeepsTheOrderOnEach(t *testing.T) {
+	natsServer := testkit.NATS(t)
+	l := open(t, natsServer.URL(), ledger.Config{Shards: 2})
+	subjects := []string{events.CommandSubject(0), events.CommandSubject(1), events.SubjectDecisions, events.OutcomeSubject(0)}
+	var all []events.Message
+	want := map[string][]string{}
+	for i := range 2000 {
+		subject := subjects[i*7%4]
+		m := on(subject, fmt.Sprint(i))
+		if i%2 == 0 && strings.HasPrefix(subject, "writ.cmd.") { // as the api does it
+			m.Subject, m.Resource = "", inShard(int(subject[len(subject)-1]-'0'), 2)
+		}
+		all, want[subject] = append(all, m), append(want[subject], m.ID)
+	}
+	copied := slices.Clone(all)
+	ctx := trace.ContextWithSpanContext(within(t, patience), trace.NewSpanContext(trace.SpanContextConfig{TraceID: trace.TraceID{1}, SpanID: trace.SpanID{2}}))
+	if err := l.AppendAll(ctx, all); err != nil {
+		t.Fatal(err)
+	}
+	for i := range all {
+		if all[i].Trace != copied[i].Trace {
+			t.Fatal("AppendAll changed the caller's messages")
 		}
 	}
-	server.Stop(t)
-	unavailable(t, "server stopped", l.AppendAll(within(t, patience), []context.Context{t.Context()}, messages("late", 1)))
+	have := map[string][]string{}
+	for _, r := range follow(t, l, 0, len(all)) {
+		have[r.Subject] = append(have[r.Subject], events.IDOf(r.Data))
+	}
+	for _, subject := range subjects {
+		if !slices.Equal(have[subject], want[subject]) {
+			t.Errorf("%s holds %v, want %v", subject, have[subject], want[subject])
+		}
+	}
+	if err := l.AppendAll(within(t, patience), nil); err != nil {
+		t.Errorf("nothing to append: %v", err)
+	}
+	natsServer.Stop(t)
+	unavailable(t, "server stopped", l.AppendAll(within(t, patience), messages("late", 1)))
+}
+
+// TestAnErrorReachesEveryCallerOfTheMessage: and none of another message.
+func TestAnErrorReachesEveryCallerOfTheMessage(t *testing.T) {
+	l, _, proxy := through(t, testkit.NATS(t).URL(), ledger.Config{})
+	release := holdUp(t, l, proxy)
+	// Two outcomes fit into one message; a subject that no stream has is refused as a whole.
+	lost := []events.Message{on("writ.nowhere", "a"), on("writ.nowhere", "b"), on("writ.nowhere", "c")}
+	kept := messages("kept", 3)
+	failed, done := inBackground(t, l, lost), inBackground(t, l, kept)
+	waitQueued(t, l, 6)
+	release()
+	for i, r := range <-failed {
+		unavailable(t, lost[i].ID, r.err)
+	}
+	for i, r := range <-done {
+		if r.err != nil {
+			t.Errorf("%s: %v, want it on the ledger beside a message that failed", kept[i].ID, r.err)
+		}
+	}
 }
 
 // TestFullLedgerRefusesAndForgetsNothing: 503 for everything, whether it comes
-// alone or in a group, until there is room again.
+// alone or with others, until there is room again.
 func TestFullLedgerRefusesAndForgetsNothing(t *testing.T) {
-	server := testkit.NATS(t)
-	l, nc, proxy := through(t, server.URL(), ledger.Config{MaxBytes: 64 << 10})
-	var acked uint64
+	natsServer := testkit.NATS(t)
+	l, nc, proxy := through(t, natsServer.URL(), ledger.Config{MaxBytes: 64 << 10})
+	var acked events.Address
 	full := func(prefix string, size int) {
-		for i := 0; ; i++ {
-			m := message(fmt.Sprintf("%s-%d", prefix, i), 3)
-			m.Data = make([]byte, size)
-			ack, err := l.Append(within(t, patience), m)
+		t.Helper()
+		for i := range 1000 {
+			m := message(fmt.Sprintf("%s-%d", prefix, i), "r")
+			m.Data = event(m.ID, size)
+			address, err := l.Append(within(t, patience), m)
 			if err != nil {
 				unavailable(t, "full", err)
 				return
 			}
-			if acked = ack.Sequence; i > 1000 {
-				t.Fatal("it is never full")
-			}
+			acked = address
 		}
+		t.Fatal("it is never full")
 	}
 	full("large", 4000)
-	// What is left takes a few more small ones, but not a group of them.
+	// What is left takes a few more small ones, but not a message of many.
 	release := holdUp(t, l, proxy)
-	msgs := messages("group", 10*ledger.AtomicFrom)
-	done := make(chan []appended, 1)
-	ctx := within(t, patience)
-	go func() { done <- appendTogether(ctx, l, msgs) }()
+	msgs := messages("group", 200)
+	done := inBackground(t, l, msgs)
 	waitQueued(t, l, len(msgs))
 	if held := release(); held.err == nil {
-		acked = held.ack.Sequence
+		acked = held.address
 	}
 	for i, r := range <-done {
 		unavailable(t, msgs[i].ID, r.err)
 	}
 	full("small", 10)
-	if n := last(t, l); n != acked {
-		t.Errorf("last is %d, the last one that was acknowledged %d", n, acked)
+	if n := last(t, l); n != events.SequenceOf(acked) {
+		t.Errorf("the last message is %d, the last one that was acknowledged %d", n, events.SequenceOf(acked))
 	}
-	if id := record(t, l, 1).Header.Get(nats.MsgIdHdr); id != "large-0" {
-		t.Errorf("the first record is %s", id)
+	if id := events.IDOf(record(t, l, events.At(1, 0)).Data); id != "large-0" {
+		t.Errorf("the first event is %s, want large-0", id)
 	}
-	js, err := jetstream.New(nc)
-	if err != nil {
-		t.Fatal(err)
+	if state := stream(t, nc).CachedInfo().State; state.FirstSeq != 1 || state.Msgs != events.SequenceOf(acked) {
+		t.Errorf("%d messages from %d, want %d from 1", state.Msgs, state.FirstSeq, events.SequenceOf(acked))
 	}
-	stream, err := js.Stream(t.Context(), events.StreamLedger)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if state := stream.CachedInfo().State; state.FirstSeq != 1 || state.Msgs != acked {
-		t.Errorf("%d records from %d, want %d from 1", state.Msgs, state.FirstSeq, acked)
-	}
-	open(t, server.URL(), ledger.Config{MaxBytes: 1 << 20})
-	for i, r := range appendTogether(within(t, patience), l, msgs) { // the same ids: retries
-		if r.err != nil || r.ack.Duplicate {
-			t.Fatalf("%s: %+v, with room again", msgs[i].ID, r)
+	open(t, natsServer.URL(), ledger.Config{MaxBytes: 1 << 20})
+	for i, r := range appendTogether(within(t, patience), l, msgs) {
+		if r.err != nil {
+			t.Fatalf("%s: %v, with room again", msgs[i].ID, r.err)
 		}
 	}
 }
 
 func TestTooLargeAMessageIsRefusedAlone(t *testing.T) {
 	l := open(t, testkit.NATS(t).URL(), ledger.Config{})
-	m := message("large", 3)
+	m := message("large", "r")
 	m.Data = make([]byte, events.MaxEvent+16<<10)
 	_, err := l.Append(within(t, patience), m)
 	unavailable(t, "too large", err)
-	m = message("largest", 3)
+	if err := l.Ready(within(t, patience)); err != nil {
+		t.Errorf("one append that was too large, and the ledger is not ready: %v", err)
+	}
 	m.Data = make([]byte, events.MaxEvent)
 	if _, err := l.Append(within(t, patience), m); err != nil {
 		t.Errorf("the largest event: %v", err)
@@ -294,4 +322,74 @@ func TestOpenNeedsRoomForTheLargestEvent(t *testing.T) {
 	if _, err := ledger.Open(within(t, patience), nc, ledger.Config{}); err == nil || !strings.Contains(err.Error(), "max_payload") {
 		t.Errorf("%v, on a server that takes 1 MiB", err)
 	}
+}
+
+// TestAMessageIsStoredAsAWholeOrNotAtAll: its sender is cut off while it sends a
+// message of many events, at another moment each time.
+func TestAMessageIsStoredAsAWholeOrNotAtAll(t *testing.T) {
+	url := testkit.NATS(t).URL()
+	watch, nc := openConn(t, url, ledger.Config{})
+	const n = 100
+	for round := range 20 {
+		l, _, proxy := through(t, url, ledger.Config{})
+		release := holdUp(t, l, proxy)
+		all := messages(fmt.Sprint(round), n)
+		for i := range all {
+			all[i].Data = event(all[i].ID, 1000)
+		}
+		ctx, kill := context.WithCancel(within(t, patience))
+		done := make(chan []appended, 1)
+		go func() { done <- appendTogether(ctx, l, all) }()
+		waitQueued(t, l, n)
+		go release()
+		if round%2 == 0 {
+			waitQueued(t, l, 0) // it is on its way, or there
+		}
+		proxy.Cut()
+		kill()
+		<-done
+		proxy.Restore()
+	}
+	counts := map[string]int{}
+	if err := nc.FlushTimeout(patience); err != nil {
+		t.Fatal(err)
+	}
+	end := last(t, watch)
+	for sequence := uint64(1); sequence <= end; sequence++ {
+		first := record(t, watch, events.At(sequence, 0))
+		prefix, _, ok := strings.Cut(events.IDOf(first.Data), "-")
+		if !ok {
+			continue // the one that was held up
+		}
+		counts[prefix] += events.Count(first.Header.Get(events.HeaderLengths))
+	}
+	for round, have := range counts {
+		if have != n {
+			t.Errorf("%d events of round %s are on the ledger, want all %d or none", have, round, n)
+		}
+	}
+	t.Logf("%d of 20 messages are on the ledger", len(counts))
+}
+
+func TestMessagesOfVersion2NeverChange(t *testing.T) {
+	keys, err := events.ParseKeyring("k1:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8")
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := goldenEvents(t, keys)
+	m := ledger.NewMsg(events.CommandSubject(0), all[:1])
+	golden(t, "ledger.v2.command", m)
+	m = ledger.NewMsg(events.SubjectDecisions, all[1:3])
+	golden(t, "ledger.v2.decisions", m)
+
+	// The outcomes' as the server has it.
+	l, nc := openConn(t, testkit.NATS(t).URL(), ledger.Config{})
+	if _, err := l.AppendOutcomes(within(t, patience), events.OutcomeSubject(0), ledger.Outcomes{}, []ledger.Answer{{Command: events.At(7, 3), Events: all[3:]}}); err != nil {
+		t.Fatal(err)
+	}
+	raw, err := stream(t, nc).GetMsg(within(t, patience), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "ledger.v2.outcomes", natsMsg(raw))
 }

@@ -11,6 +11,8 @@ const (
 	MaxQueue      = maxQueue
 	MaxQueueBytes = maxQueueBytes
 	MaxGroup      = maxGroup
-	AtomicFrom    = atomicFrom
-	AckWait       = ackWait
+	RefusedFor    = refusedFor
 )
+
+// NewMsg is a message of the ledger as it is published.
+var NewMsg = newMsg

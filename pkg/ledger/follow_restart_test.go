@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/writ-project/writ/pkg/events"
 	"github.com/writ-project/writ/pkg/ledger"
 	"github.com/writ-project/writ/pkg/testkit"
 )
@@ -19,13 +20,13 @@ func TestFollowLeavesNothingBehindOverRestarts(t *testing.T) {
 	l := open(t, server.URL(), ledger.Config{})
 	ctx, cancel := context.WithCancel(within(t, 3*patience))
 	ended := make(chan struct{})
-	seen := make(chan uint64, 1000)
+	seen := make(chan events.Address, 1000)
 	go func() {
 		defer close(ended)
-		next := uint64(1)
+		next := events.Address(0)
 		for ctx.Err() == nil { // as the auditor does
 			_ = l.Follow(ctx, next, func(_ context.Context, batch []ledger.Record) error {
-				next = batch[len(batch)-1].Sequence + 1
+				next = batch[len(batch)-1].Address + 1
 				seen <- next - 1
 				return nil
 			})
@@ -41,13 +42,12 @@ func TestFollowLeavesNothingBehindOverRestarts(t *testing.T) {
 			server.Kill()
 			server.Start(t)
 		}
-		var end uint64
-		testkit.Eventually(t, patience, func() error {
-			a, err := l.Append(within(t, time.Second), message(fmt.Sprint("after-", round), 0))
-			end = a.Sequence
+		var end events.Address
+		testkit.Eventually(t, patience, func() (err error) {
+			end, err = l.Append(within(t, time.Second), message(fmt.Sprint("after-", round), "r"))
 			return err
 		})
-		for n := uint64(0); n < end; {
+		for n := events.Address(0); n < end; {
 			select {
 			case n = <-seen:
 			case <-ctx.Done():

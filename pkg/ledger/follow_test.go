@@ -1,15 +1,14 @@
 package ledger_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/writ-project/writ/pkg/events"
@@ -19,8 +18,8 @@ import (
 
 var errEnough = errors.New("enough")
 
-// follow reads from a sequence until it has n records, checking that none is missing.
-func follow(t *testing.T, l *ledger.Ledger, from uint64, n int) []ledger.Record {
+// follow reads from an address until it has n events, checking their order.
+func follow(t *testing.T, l *ledger.Ledger, from events.Address, n int) []ledger.Record {
 	t.Helper()
 	var have []ledger.Record
 	err := l.Follow(within(t, patience), from, func(_ context.Context, batch []ledger.Record) error {
@@ -31,71 +30,71 @@ func follow(t *testing.T, l *ledger.Ledger, from uint64, n int) []ledger.Record 
 		return nil
 	})
 	if !errors.Is(err, errEnough) {
-		t.Fatalf("%v after %d records of %d", err, len(have), n)
+		t.Fatalf("%v after %d events of %d", err, len(have), n)
 	}
 	for i, r := range have {
-		if want := max(from, 1) + uint64(i); r.Sequence != want {
-			t.Fatalf("record %d is %d, want %d", i, r.Sequence, want)
+		if r.Address < from || i > 0 && !follows(have[i-1], r) {
+			t.Fatalf("event %d is at %d, after %d", i, r.Address, have[max(i-1, 0)].Address)
 		}
 	}
 	return have
 }
 
+// follows reports whether no event can stand between two.
+func follows(a, b ledger.Record) bool {
+	if a.Last {
+		return b.Address == events.End(events.SequenceOf(a.Address))+1
+	}
+	return b.Address == a.Address+1
+}
+
 func TestFollowReadsEverythingInOrderFromAnywhere(t *testing.T) {
 	l := open(t, testkit.NATS(t).URL(), ledger.Config{})
-	const n = 1500
-	if err := l.AppendAll(within(t, patience), background(n), messages("m", n)); err != nil {
-		t.Fatal(err)
+	const n = 1500 // in messages of 256 but for the last of each 1,024
+	appendAll(t, l, messages("m", n))
+	all := follow(t, l, 0, n)
+	for i, r := range all {
+		if id := events.IDOf(r.Data); id != fmt.Sprintf("m-%d", i) {
+			t.Fatalf("event %d is %s", i, id)
+		}
 	}
-	for _, from := range []uint64{0, 1, 2, n / 2, n} {
-		want := n - int(max(from, 1)) + 1
-		have := follow(t, l, from, want)
-		if id, want := have[0].Header.Get(nats.MsgIdHdr), fmt.Sprintf("m-%d", max(from, 1)-1); id != want || len(have[0].Data) == 0 {
-			t.Errorf("from %d: the first is %s, want %s", from, id, want)
+	for _, i := range []int{0, 1, 255, 256, 300, n - 1} { // the middle of messages, too
+		if have := follow(t, l, all[i].Address, n-i); have[0].Address != all[i].Address || string(have[0].Data) != string(all[i].Data) {
+			t.Errorf("from event %d: the first is at %d, want %d", i, have[0].Address, all[i].Address)
 		}
 	}
 	// What comes later is handed over as it comes.
-	got := make(chan uint64, 1)
+	got := make(chan ledger.Record, 1)
 	ctx, cancel := context.WithCancel(within(t, patience))
 	ended := make(chan error, 1)
 	go func() {
-		ended <- l.Follow(ctx, n+1, func(_ context.Context, batch []ledger.Record) error {
-			got <- batch[0].Sequence
+		ended <- l.Follow(ctx, all[n-1].Address+1, func(_ context.Context, batch []ledger.Record) error {
+			got <- batch[0]
 			return nil
 		})
 	}()
-	a := appendOne(t, l, message("later", 0))
+	address := appendOne(t, l, message("later", "r"))
 	select {
-	case s := <-got:
-		if s != a.Sequence {
-			t.Errorf("got %d, want %d", s, a.Sequence)
+	case r := <-got:
+		if r.Address != address {
+			t.Errorf("got %d, want %d", r.Address, address)
 		}
 	case <-time.After(patience):
 		t.Error("nothing came")
 	}
 	cancel()
 	if err := <-ended; !errors.Is(err, context.Canceled) {
-		t.Errorf("ended with %v", err)
+		t.Errorf("ended with %v, want its context's error", err)
 	}
-}
-
-func background(n int) []context.Context {
-	out := make([]context.Context, n)
-	for i := range out {
-		out[i] = context.Background()
-	}
-	return out
 }
 
 func TestFollowHoldsABoundedAmount(t *testing.T) {
 	l := open(t, testkit.NATS(t).URL(), ledger.Config{})
 	large := messages("large", 40)
 	for i := range large {
-		large[i].Data = bytes.Repeat([]byte("x"), 1<<20)
+		large[i].Data = event(large[i].ID, 1<<20)
 	}
-	if err := l.AppendAll(within(t, patience), background(len(large)), large); err != nil {
-		t.Fatal(err)
-	}
+	appendAll(t, l, large)
 	n := 0
 	err := l.Follow(within(t, patience), 1, func(_ context.Context, batch []ledger.Record) error {
 		size := 0
@@ -103,7 +102,7 @@ func TestFollowHoldsABoundedAmount(t *testing.T) {
 			size += len(r.Data)
 		}
 		if size > 10<<20 {
-			t.Errorf("a batch of %d bytes", size)
+			t.Errorf("a batch of %d bytes, want 8 MiB and one message at most", size)
 		}
 		if n += len(batch); n == len(large) {
 			return errEnough
@@ -112,6 +111,42 @@ func TestFollowHoldsABoundedAmount(t *testing.T) {
 	})
 	if !errors.Is(err, errEnough) {
 		t.Error(err)
+	}
+}
+
+func TestFollowShardReadsItsShardOnly(t *testing.T) {
+	const shards = 4
+	l := open(t, testkit.NATS(t).URL(), ledger.Config{Shards: shards})
+	var all []events.Message
+	want := map[int][]string{}
+	for i := range 400 {
+		shard := i * 7 % shards
+		all = append(all, message(fmt.Sprint(i), inShard(shard, shards)), on(events.SubjectDecisions, fmt.Sprint("d", i)))
+		want[shard] = append(want[shard], fmt.Sprint(i))
+	}
+	appendAll(t, l, all)
+	for shard := range shards {
+		var have []ledger.Record
+		read := func(from events.Address, n int) {
+			have = nil
+			err := l.FollowShard(within(t, patience), shard, from, func(_ context.Context, batch []ledger.Record) error {
+				if have = append(have, batch...); len(have) >= n {
+					return errEnough
+				}
+				return nil
+			})
+			if !errors.Is(err, errEnough) {
+				t.Fatal(err)
+			}
+		}
+		read(0, len(want[shard]))
+		if !slices.Equal(ids(have), want[shard]) {
+			t.Errorf("shard %d: %v, want %v", shard, ids(have), want[shard])
+		}
+		read(have[50].Address, len(want[shard])-50)
+		if !slices.Equal(ids(have), want[shard][50:]) {
+			t.Errorf("shard %d from its command 50: %v, want %v", shard, ids(have), want[shard][50:])
+		}
 	}
 }
 
@@ -125,12 +160,12 @@ func TestFollowHasNoGapOverARestart(t *testing.T) {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		next := uint64(1)
+		next := events.Address(0)
 		for ctx.Err() == nil { // as the auditor does
 			_ = l.Follow(ctx, next, func(ctx context.Context, batch []ledger.Record) error {
 				select {
 				case read <- batch:
-					next = batch[len(batch)-1].Sequence + 1
+					next = batch[len(batch)-1].Address + 1
 					return nil
 				case <-ctx.Done():
 					return ctx.Err()
@@ -142,35 +177,33 @@ func TestFollowHasNoGapOverARestart(t *testing.T) {
 		cancel()
 		<-ended
 	}()
-	var seen uint64
-	upTo := func(want uint64) {
+	var seen ledger.Record
+	seen.Last = true // of a message 0
+	upTo := func(want events.Address) {
 		t.Helper()
 		deadline := time.After(patience)
-		for seen < want {
+		for seen.Address < want {
 			select {
 			case batch := <-read:
 				for _, r := range batch {
-					if r.Sequence != seen+1 {
-						t.Fatalf("%d follows %d", r.Sequence, seen)
+					if !follows(seen, r) {
+						t.Fatalf("%d follows %d", r.Address, seen.Address)
 					}
-					seen = r.Sequence
+					seen = r
 				}
 			case <-deadline:
-				t.Fatalf("read up to %d, want %d", seen, want)
+				t.Fatalf("read up to %d, want %d", seen.Address, want)
 			}
 		}
 	}
 	for round := range 2 {
-		if err := l.AppendAll(within(t, patience), background(300), messages(fmt.Sprintf("round-%d", round), 300)); err != nil {
-			t.Fatal(err)
-		}
-		upTo(seen + 10)
+		appendAll(t, l, messages(fmt.Sprintf("round-%d", round), 1500))
+		upTo(seen.Address + 10)
 		server.Kill()
 		server.Start(t)
-		var end uint64
-		testkit.Eventually(t, patience, func() error {
-			a, err := l.Append(within(t, time.Second), message(fmt.Sprintf("after-%d", round), 0))
-			end = a.Sequence
+		var end events.Address
+		testkit.Eventually(t, patience, func() (err error) {
+			end, err = l.Append(within(t, time.Second), message(fmt.Sprintf("after-%d", round), "r"))
 			return err
 		})
 		upTo(end)
@@ -179,131 +212,88 @@ func TestFollowHasNoGapOverARestart(t *testing.T) {
 
 func TestFollowEndsWithTheErrorOfItsReader(t *testing.T) {
 	l := open(t, testkit.NATS(t).URL(), ledger.Config{})
-	appendEach(t, l, "m", 0, 3)
+	appendEach(t, l, "m", "r", 3)
 	broken := errors.New("Redis is away")
 	if err := l.Follow(within(t, patience), 1, func(context.Context, []ledger.Record) error { return broken }); !errors.Is(err, broken) {
-		t.Errorf("%v", err)
+		t.Errorf("%v, want %v", err, broken)
 	}
 }
 
-func TestContains(t *testing.T) {
-	l := open(t, testkit.NATS(t).URL(), ledger.Config{})
-	subjects := []string{events.AllDecisions, events.AllOutcomes}
-	wanted := map[string]bool{"d-3": true, "o-5": true, "o-99": true, "c-1": true}
-	if found, err := l.Contains(within(t, patience), 1, subjects, wanted); err != nil || len(found) > 0 {
-		t.Errorf("empty ledger: %v (%v)", found, err)
-	}
-	for i := range 10 {
-		appendOne(t, l, message(fmt.Sprintf("c-%d", i), i))
-		appendOne(t, l, events.Message{ID: fmt.Sprintf("d-%d", i), Subject: events.DecisionSubject("contact", "read", events.Allow), Data: []byte("{}")})
-		appendOne(t, l, events.Message{ID: fmt.Sprintf("o-%d", i), Subject: events.OutcomeSubject("contact", "update", events.StatusApplied), Data: []byte("{}")})
-	}
-	for name, c := range map[string]struct {
-		from uint64
-		ids  map[string]bool
-		want string
-	}{
-		"all":                 {0, wanted, "map[d-3:true o-5:true]"},
-		"later ones":          {15, wanted, "map[o-5:true]"},
-		"the last":            {30, map[string]bool{"o-9": true}, "map[o-9:true]"},
-		"beyond the end":      {31, wanted, "map[]"},
-		"none asked":          {1, nil, "map[]"},
-		"none found":          {1, map[string]bool{"x": true}, "map[]"},
-		"asked, but not true": {1, map[string]bool{"d-3": false, "d-4": true}, "map[d-4:true]"},
-	} {
-		found, err := l.Contains(within(t, patience), c.from, subjects, c.ids)
-		if err != nil || fmt.Sprint(found) != c.want {
-			t.Errorf("%s: %v, want %s (%v)", name, found, c.want, err)
-		}
-	}
-	if found, err := l.Contains(within(t, patience), 30, []string{events.AllDecisions}, wanted); err != nil || len(found) > 0 {
-		t.Errorf("no message left on the subjects: %v (%v)", found, err)
-	}
-}
-
-func TestUnapplied(t *testing.T) {
-	l := open(t, testkit.NATS(t).URL(), ledger.Config{})
-	for i := range 20 {
-		appendOne(t, l, message(fmt.Sprintf("c-%d", i), i%4))
-	}
-	for name, c := range map[string]struct {
-		positions       map[int]uint64
-		id              string
-		limit           int
-		found, complete bool
-	}{
-		"there":                {nil, "c-13", 100, true, true},
-		"the first":            {nil, "c-0", 100, true, true},
-		"the last":             {nil, "c-19", 100, true, true},
-		"not there":            {nil, "c-99", 100, false, true},
-		"applied":              {map[int]uint64{1: 14}, "c-13", 100, false, true},
-		"right after":          {map[int]uint64{1: 13}, "c-13", 100, true, true},
-		"everything applied":   {map[int]uint64{0: 20, 1: 20, 2: 20, 3: 20}, "c-13", 100, false, true},
-		"too many to look at":  {nil, "c-19", 3, false, false},
-		"within what is asked": {nil, "c-8", 3, true, true},
-	} {
-		r, found, complete, err := l.Unapplied(within(t, patience), c.positions, c.id, c.limit)
-		if err != nil || found != c.found || complete != c.complete {
-			t.Errorf("%s: found %v, complete %v (%v)", name, found, complete, err)
-		}
-		if found && r.Header.Get(nats.MsgIdHdr) != c.id {
-			t.Errorf("%s: found %s", name, r.Header.Get(nats.MsgIdHdr))
-		}
-	}
-}
-
-func TestBuryKeepsOneLetterWithEverything(t *testing.T) {
-	l, nc := openConn(t, testkit.NATS(t).URL(), ledger.Config{})
-	m := message("bad", 3)
-	m.Data = []byte("\x00 not JSON \xff")
-	r := record(t, l, appendOne(t, l, m).Sequence)
-	letter := ledger.DeadLetter{
-		Service: "worker", Code: "malformed", Deliveries: 3, Record: r,
-		Reason: "line one\r\nNats-Msg-Id: forged\n" + strings.Repeat("é", 2000),
-	}
-	for range 3 {
-		if err := l.Bury(within(t, patience), letter); err != nil {
-			t.Fatal(err)
-		}
-	}
-	letter.Service = "auditor"
-	if err := l.Bury(within(t, patience), letter); err != nil {
+// foreign makes the ledger's stream before writ does, so that things can be done
+// to it that writ's forbids.
+func foreign(t *testing.T, url string) jetstream.Stream {
+	t.Helper()
+	nc, err := ledger.Connect(url, "test")
+	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(nc.Close)
 	js, err := jetstream.New(nc)
 	if err != nil {
 		t.Fatal(err)
 	}
-	dead, err := js.Stream(within(t, patience), events.StreamDead)
+	s, err := js.CreateStream(within(t, patience), jetstream.StreamConfig{Name: events.StreamLedger,
+		Subjects: []string{events.AllCommands, events.SubjectDecisions, events.AllOutcomes, events.AllCheckpoints},
+		Metadata: map[string]string{"writ-shards": "1"}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n := dead.CachedInfo().State.Msgs; n != 2 {
-		t.Errorf("%d dead letters, want one for each service", n)
-	}
-	have, err := dead.GetLastMsgForSubject(within(t, patience), events.DeadSubject("worker", events.StreamLedger, r.Sequence))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !bytes.Equal(have.Data, m.Data) {
-		t.Errorf("body %q, want the original's bytes", have.Data)
-	}
-	for name, want := range map[string]string{
-		ledger.HeaderService: "worker", ledger.HeaderCode: "malformed", ledger.HeaderSubject: m.Subject, ledger.HeaderSequence: "1",
-		ledger.HeaderDeliveries: "3", ledger.HeaderOriginal + nats.MsgIdHdr: "bad", ledger.HeaderOriginal + "Content-Type": events.ContentType,
-	} {
-		if got := have.Header.Get(name); got != want {
-			t.Errorf("%s is %q, want %q", name, got, want)
+	for i := range 6 {
+		m := ledger.NewMsg(events.CommandSubject(0), messages(fmt.Sprint(i), 2))
+		if _, err := js.PublishMsg(within(t, patience), m); err != nil {
+			t.Fatal(err)
 		}
 	}
-	if at, err := time.Parse(time.RFC3339Nano, have.Header.Get(ledger.HeaderDeadAt)); err != nil || time.Since(at) > patience {
-		t.Errorf("dead at %s (%v)", at, err)
+	return s
+}
+
+// TestFollowReportsAGap: a message that is gone from between others was deleted
+// by somebody; what the ledger no longer reaches back to is no gap.
+func TestFollowReportsAGap(t *testing.T) {
+	url := testkit.NATS(t).URL()
+	s := foreign(t, url)
+	if err := s.DeleteMsg(within(t, patience), 4); err != nil {
+		t.Fatal(err)
 	}
-	reason := have.Header.Get(ledger.HeaderReason)
-	if !strings.HasPrefix(reason, "line one  Nats-Msg-Id: forged é") || len(reason) > 2<<10 || strings.ToValidUTF8(reason, "") != reason {
-		t.Errorf("reason of %d bytes: %.60q", len(reason), reason)
+	if err := s.Purge(within(t, patience), jetstream.WithPurgeSequence(2)); err != nil {
+		t.Fatal(err)
 	}
-	if got := have.Header.Get(nats.MsgIdHdr); got != "" {
-		t.Errorf("the reason became a header: %s", got)
+	l := open(t, url, ledger.Config{})
+	for _, from := range []events.Address{0, events.At(2, 1), events.At(3, 0)} {
+		err := l.Follow(within(t, patience), from, func(context.Context, []ledger.Record) error { return nil })
+		if err == nil || !strings.Contains(err.Error(), "gap: 5 follows 3") {
+			t.Errorf("from %d: %v, want the gap between 3 and 5", from, err)
+		}
+	}
+	follow(t, l, events.At(5, 0), 4)
+}
+
+// TestAMessageThatCannotBeSplitIsOneUnreadableEvent: so it becomes a dead letter
+// and its neighbours are read.
+func TestAMessageThatCannotBeSplitIsOneUnreadableEvent(t *testing.T) {
+	l, nc := openConn(t, testkit.NATS(t).URL(), ledger.Config{})
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bad := map[uint64]string{}
+	for _, lengths := range []string{"", "1,1", "4294967295", strings.Repeat("1,", 300) + "1"} {
+		appendEach(t, l, "good", "r", 1)
+		m := ledger.NewMsg(events.CommandSubject(0), messages("bad", 2))
+		m.Header.Set(events.HeaderLengths, lengths)
+		ack, err := js.PublishMsg(within(t, patience), m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		bad[ack.Sequence] = string(m.Data)
+	}
+	for _, r := range follow(t, l, 0, 8) {
+		want, isBad := bad[events.SequenceOf(r.Address)]
+		if !r.Last || events.IndexOf(r.Address) != 0 || isBad && string(r.Data) != want || isBad != (events.IDOf(r.Data) == "") {
+			t.Errorf("%d: last %v, %.60s; want one event, which is all of the message", r.Address, r.Last, r.Data)
+		}
+	}
+	if lag, err := l.Lag(within(t, patience), nil); err != nil || lag[0] != 9 { // lengths "1,1" say two
+		t.Errorf("a lag of %v (%v), want 9", lag, err)
 	}
 }

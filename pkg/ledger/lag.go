@@ -20,7 +20,13 @@ const maxLag = 1 << 20
 // worker that is far behind does not have them counted again each time.
 type lag struct {
 	mu     sync.Mutex
-	shards map[int][]counted
+	shards map[int]*counts
+}
+
+// counts are the messages of a shard that were counted, after a position.
+type counts struct {
+	from     events.Address
+	messages []counted
 }
 
 type counted struct {
@@ -39,9 +45,11 @@ func (l *Ledger) Lag(ctx context.Context, positions map[int]events.Address) (map
 		if err != nil {
 			return nil, err
 		}
-		all := slices.DeleteFunc(l.lag.shards[shard], func(c counted) bool {
-			return events.End(c.sequence) <= position || c.sequence < events.SequenceOf(position)
-		})
+		before := l.lag.shards[shard]
+		if before == nil || position < before.from { // of a database that was restored
+			before = &counts{}
+		}
+		all := slices.DeleteFunc(before.messages, func(c counted) bool { return events.End(c.sequence) <= position })
 		if last > position {
 			if all, err = l.count(ctx, shard, position, events.SequenceOf(last), all); err != nil {
 				return nil, err
@@ -57,7 +65,7 @@ func (l *Ledger) Lag(ctx context.Context, positions map[int]events.Address) (map
 			all = nil
 			out[shard] = 0
 		}
-		l.lag.shards[shard] = all
+		l.lag.shards[shard] = &counts{position, all}
 	}
 	return out, nil
 }

@@ -57,12 +57,14 @@ type Ledger struct {
 	stream jetstream.Stream
 	cfg    Config
 
-	queue  chan *pending
-	queued atomic.Int64 // bytes
-	once   sync.Once
-	lag    lag
-	closed chan struct{} // Close was called
-	ended  chan struct{} // the append loop has ended: nothing queued will be looked at
+	queue        chan *pending
+	queued       atomic.Int64 // bytes
+	once         sync.Once
+	lag          lag
+	failing      atomic.Pointer[failure] // nil: the last append was acknowledged
+	acknowledged atomic.Uint64           // the highest sequence of an append
+	closed       chan struct{}           // Close was called
+	ended        chan struct{}           // the append loop has ended: nothing queued will be looked at
 
 	commandSubjects []string // by shard
 
@@ -131,7 +133,7 @@ func Open(ctx context.Context, nc *nats.Conn, cfg Config) (*Ledger, error) {
 		return nil, fault.Unreachable(Dependency, err)
 	}
 	l := &Ledger{nc: nc, js: js, stream: stream, cfg: cfg, queue: make(chan *pending, maxQueue),
-		closed: make(chan struct{}), ended: make(chan struct{}), lag: lag{shards: map[int][]counted{}}}
+		closed: make(chan struct{}), ended: make(chan struct{}), lag: lag{shards: map[int]*counts{}}}
 	for shard := range cfg.Shards {
 		l.commandSubjects = append(l.commandSubjects, events.CommandSubject(shard))
 	}
@@ -193,17 +195,6 @@ func ensure(ctx context.Context, js jetstream.JetStream, cfg Config) (jetstream.
 		return nil, err
 	}
 	return stream, nil
-}
-
-// Ready reports whether the ledger answers.
-func (l *Ledger) Ready(ctx context.Context) error {
-	if s := l.nc.Status(); s != nats.CONNECTED {
-		return fault.Unreachable(Dependency, fmt.Errorf("NATS connection is %s", s))
-	}
-	if _, err := l.stream.Info(ctx); err != nil {
-		return fault.Unreachable(Dependency, err)
-	}
-	return nil
 }
 
 // Last gives the sequence of the last message on the ledger, 0 when it is empty.

@@ -65,32 +65,50 @@ func within(t testing.TB, d time.Duration) context.Context {
 	return ctx
 }
 
-// message is one on a partition's subject; the ledger does not look inside.
-func message(id string, partition int) events.Message {
-	return events.Message{ID: id, Subject: events.CommandSubject("contact", partition, "update"), Data: fmt.Appendf(nil, `{"id":%q}`, id)}
+// message is a command on a resource, in the form of events, without its parts.
+func message(id, resource string) events.Message {
+	return events.Message{ID: id, Resource: resource, Data: event(id, 0)}
 }
 
-func appendOne(t testing.TB, l *ledger.Ledger, m events.Message) ledger.Ack {
+// event is an event's bytes, with so many more than it needs.
+func event(id string, more int) []byte {
+	return fmt.Appendf(nil, `{"specversion":"1.0","id":%q,"source":"/writ/test","data":{"x":%q}}`, id, strings.Repeat("x", more))
+}
+
+// on is an event on a subject.
+func on(subject, id string) events.Message {
+	return events.Message{ID: id, Subject: subject, Data: event(id, 0)}
+}
+
+func appendOne(t testing.TB, l *ledger.Ledger, m events.Message) events.Address {
 	t.Helper()
-	ack, err := l.Append(within(t, patience), m)
+	address, err := l.Append(within(t, patience), m)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return ack
+	return address
 }
 
-// appendEach appends n messages with ids <prefix>-<i> to a partition, one after the other.
-func appendEach(t testing.TB, l *ledger.Ledger, prefix string, partition, n int) (sequences []uint64) {
+// appendEach appends n commands with ids <prefix>-<i> on one resource, one after the other.
+func appendEach(t testing.TB, l *ledger.Ledger, prefix, resource string, n int) (addresses []events.Address) {
 	t.Helper()
 	for i := range n {
-		sequences = append(sequences, appendOne(t, l, message(fmt.Sprintf("%s-%d", prefix, i), partition)).Sequence)
+		addresses = append(addresses, appendOne(t, l, message(fmt.Sprintf("%s-%d", prefix, i), resource)))
 	}
-	return sequences
+	return addresses
+}
+
+// appendAll appends messages together.
+func appendAll(t testing.TB, l *ledger.Ledger, all []events.Message) {
+	t.Helper()
+	if err := l.AppendAll(within(t, patience), all); err != nil {
+		t.Fatal(err)
+	}
 }
 
 type appended struct {
-	ack ledger.Ack
-	err error
+	address events.Address
+	err     error
 }
 
 // appendTogether appends concurrently and gives the results in the order of msgs.
@@ -98,18 +116,35 @@ func appendTogether(ctx context.Context, l *ledger.Ledger, msgs []events.Message
 	out := make([]appended, len(msgs))
 	var all sync.WaitGroup
 	for i, m := range msgs {
-		all.Go(func() { out[i].ack, out[i].err = l.Append(ctx, m) })
+		all.Go(func() { out[i].address, out[i].err = l.Append(ctx, m) })
 	}
 	all.Wait()
 	return out
 }
 
+// inBackground is appendTogether, of which the results come when all are there.
+func inBackground(t *testing.T, l *ledger.Ledger, msgs []events.Message) <-chan []appended {
+	done, ctx := make(chan []appended, 1), within(t, patience)
+	go func() { done <- appendTogether(ctx, l, msgs) }()
+	return done
+}
+
+// messages are n commands on as many resources.
 func messages(prefix string, n int) []events.Message {
 	out := make([]events.Message, n)
 	for i := range out {
-		out[i] = message(fmt.Sprintf("%s-%d", prefix, i), i%events.Partitions)
+		out[i] = message(fmt.Sprintf("%s-%d", prefix, i), fmt.Sprintf("resource-%d", i))
 	}
 	return out
+}
+
+// inShard is a resource of a shard.
+func inShard(shard, shards int) string {
+	for i := 0; ; i++ {
+		if id := fmt.Sprintf("r%d", i); events.Shard(id, shards) == shard {
+			return id
+		}
+	}
 }
 
 // holdUp stalls the proxy and waits until one append is in flight behind it,
@@ -121,8 +156,8 @@ func holdUp(t *testing.T, l *ledger.Ledger, proxy *testkit.Proxy) (release func(
 	held := make(chan appended, 1)
 	ctx := &lookedAt{Context: within(t, patience), looked: make(chan struct{})}
 	go func() {
-		ack, err := l.Append(ctx, message("held", 0))
-		held <- appended{ack, err}
+		address, err := l.Append(ctx, message("held", "held"))
+		held <- appended{address, err}
 	}()
 	<-ctx.looked
 	return func() appended {
@@ -162,14 +197,36 @@ func unavailable(t testing.TB, what string, err error) {
 	}
 }
 
-// record reads one message back.
-func record(t testing.TB, l *ledger.Ledger, sequence uint64) ledger.Record {
+// record reads one event back.
+func record(t testing.TB, l *ledger.Ledger, address events.Address) ledger.Record {
 	t.Helper()
-	r, err := l.Get(within(t, patience), sequence)
+	r, err := l.Get(within(t, patience), address)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return r
+}
+
+// ids are those of the events.
+func ids(all []ledger.Record) (out []string) {
+	for _, r := range all {
+		out = append(out, events.IDOf(r.Data))
+	}
+	return out
+}
+
+// stream is the ledger as JetStream shows it.
+func stream(t testing.TB, nc *nats.Conn) jetstream.Stream {
+	t.Helper()
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := js.Stream(within(t, patience), events.StreamLedger)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
 }
 
 func last(t testing.TB, l *ledger.Ledger) uint64 {
@@ -184,19 +241,12 @@ func last(t testing.TB, l *ledger.Ledger) uint64 {
 func TestOpenMakesTheStreamsAndLeavesThemAsTheyAre(t *testing.T) {
 	server := testkit.NATS(t)
 	first := open(t, server.URL(), ledger.Config{})
-	appendEach(t, first, "m", 3, 2)
+	appendEach(t, first, "m", "r", 2)
 	second, nc := openConn(t, server.URL(), ledger.Config{})
 	if n := last(t, second); n != 2 {
 		t.Errorf("last is %d after a second Open", n)
 	}
-	js, err := jetstream.New(nc)
-	if err != nil {
-		t.Fatal(err)
-	}
-	stream, err := js.Stream(t.Context(), events.StreamLedger)
-	if err != nil {
-		t.Fatal(err)
-	}
+	stream := stream(t, nc)
 	cfg := stream.CachedInfo().Config
 	if cfg.Discard != jetstream.DiscardNew || !cfg.DenyDelete || !cfg.DenyPurge || cfg.Retention != jetstream.LimitsPolicy ||
 		cfg.Storage != jetstream.FileStorage || cfg.MaxAge != 0 || cfg.MaxMsgs > 0 || cfg.MaxMsgsPerSubject > 0 {
@@ -208,29 +258,6 @@ func TestOpenMakesTheStreamsAndLeavesThemAsTheyAre(t *testing.T) {
 	if err := stream.Purge(t.Context()); err == nil {
 		t.Error("the ledger can be purged")
 	}
-}
-
-func TestReadyTellsWhetherTheLedgerAnswers(t *testing.T) {
-	server := testkit.NATS(t)
-	l, _, proxy := through(t, server.URL(), ledger.Config{})
-	if err := l.Ready(within(t, patience)); err != nil {
-		t.Error(err)
-	}
-	proxy.Stall()
-	began := time.Now()
-	unavailable(t, "stalled", l.Ready(within(t, 200*time.Millisecond)))
-	if took := time.Since(began); took > 5*time.Second {
-		t.Errorf("stalled: told after %s", took)
-	}
-	proxy.Cut()
-	testkit.Eventually(t, patience, func() error {
-		if err := l.Ready(within(t, time.Second)); !fault.Is(err, fault.Unavailable) {
-			return fmt.Errorf("cut: %v", err)
-		}
-		return nil
-	})
-	proxy.Restore()
-	testkit.Eventually(t, patience, func() error { return l.Ready(within(t, time.Second)) })
 }
 
 func TestConnectNeedsAServer(t *testing.T) {

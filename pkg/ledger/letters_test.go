@@ -4,9 +4,12 @@ import (
 	"bytes"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/writ-project/writ/pkg/events"
 	"github.com/writ-project/writ/pkg/fault"
@@ -23,7 +26,7 @@ func TestDeadLettersAreReadAndRemoved(t *testing.T) {
 	big := bytes.Repeat([]byte("x"), 1<<20)
 	for i := range 20 {
 		d := ledger.DeadLetter{Service: "worker", Code: "failed", Reason: "reason " + strconv.Itoa(i), Deliveries: 3, Record: ledger.Record{
-			Sequence: uint64(100 + i), Subject: "writ.cmd.contact.03.create", Header: nats.Header{"Traceparent": {"00-1"}}, Data: big[:1+i*50_000]}}
+			Address: uint64(100 + i), Subject: "writ.cmd.3", Header: nats.Header{"Content-Type": {events.BatchContentType}}, Data: big[:1+i*50_000]}}
 		if err := l.Bury(ctx, d); err != nil {
 			t.Fatal(err)
 		}
@@ -44,7 +47,7 @@ func TestDeadLettersAreReadAndRemoved(t *testing.T) {
 	}
 	for i, d := range all {
 		if d.ID != "worker.LEDGER."+strconv.Itoa(100+i) || d.Code != "failed" || d.Reason != "reason "+strconv.Itoa(i) || d.Deliveries != 3 || d.Died.IsZero() ||
-			d.Record.Sequence != uint64(100+i) || d.Record.Subject != "writ.cmd.contact.03.create" || len(d.Record.Data) != 1+i*50_000 || d.Record.Header.Get("Traceparent") != "00-1" {
+			d.Record.Address != uint64(100+i) || d.Record.Subject != "writ.cmd.3" || len(d.Record.Data) != 1+i*50_000 || d.Record.Header.Get("Content-Type") != events.BatchContentType {
 			t.Errorf("%d: %+v", i, d.ID)
 		}
 	}
@@ -68,25 +71,59 @@ func TestDeadLettersAreReadAndRemoved(t *testing.T) {
 	}
 }
 
-func TestWaitingCommandsAreFound(t *testing.T) {
-	ctx := within(t, patience)
-	l := open(t, testkit.NATS(t).URL(), ledger.Config{})
-	positions := map[int]uint64{}
-	for i := range 40 {
-		p := i % events.Partitions
-		ack, err := l.Append(ctx, events.Message{ID: strconv.Itoa(i), Subject: events.CommandSubject("contact", p, "create"), Data: []byte("{}")})
-		if err != nil {
+func TestBuryKeepsOneLetterWithEverything(t *testing.T) {
+	l, nc := openConn(t, testkit.NATS(t).URL(), ledger.Config{})
+	m := message("bad", "r")
+	m.Data = []byte("\x00 not JSON \xff")
+	appendAll(t, l, []events.Message{message("good", "r"), m, message("good", "r")})
+	r := record(t, l, events.At(1, 1))
+	letter := ledger.DeadLetter{
+		Service: "worker", Code: "malformed", Deliveries: 3, Record: r,
+		Reason: "line one\r\nForged: yes\n" + strings.Repeat("é", 2000),
+	}
+	for range 3 {
+		if err := l.Bury(within(t, patience), letter); err != nil {
 			t.Fatal(err)
 		}
-		if i < 10 { // applied
-			positions[p] = ack.Sequence
+	}
+	letter.Service = "auditor"
+	if err := l.Bury(within(t, patience), letter); err != nil {
+		t.Fatal(err)
+	}
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dead, err := js.Stream(within(t, patience), events.StreamDead)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := dead.CachedInfo().State.Msgs; n != 2 {
+		t.Errorf("%d dead letters, want one for each service", n)
+	}
+	have, err := dead.GetLastMsgForSubject(within(t, patience), events.DeadSubject("worker", events.StreamLedger, r.Address))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(have.Data, m.Data) {
+		t.Errorf("body %q, want the original's bytes", have.Data)
+	}
+	for name, want := range map[string]string{
+		ledger.HeaderService: "worker", ledger.HeaderCode: "malformed", ledger.HeaderSubject: events.CommandSubject(0), ledger.HeaderSequence: "257",
+		ledger.HeaderDeliveries: "3", ledger.HeaderOriginal + "Content-Type": events.BatchContentType, ledger.HeaderOriginal + events.HeaderLengths: "",
+	} {
+		if got := have.Header.Get(name); got != want {
+			t.Errorf("%s is %q, want %q", name, got, want)
 		}
 	}
-	found, complete, err := l.Waiting(ctx, positions, 100)
-	if err != nil || !complete || len(found) != 30 {
-		t.Fatalf("%d, %v, %v", len(found), complete, err)
+	if at, err := time.Parse(time.RFC3339Nano, have.Header.Get(ledger.HeaderDeadAt)); err != nil || time.Since(at) > patience {
+		t.Errorf("dead at %s (%v)", at, err)
 	}
-	if found, complete, err := l.Waiting(ctx, positions, 7); err != nil || complete || len(found) != 7 {
-		t.Errorf("%d, %v, %v", len(found), complete, err)
+	reason := have.Header.Get(ledger.HeaderReason)
+	if !strings.HasPrefix(reason, "line one  Forged: yes é") || len(reason) > 2<<10 || strings.ToValidUTF8(reason, "") != reason {
+		t.Errorf("reason of %d bytes: %.60q", len(reason), reason)
+	}
+	if got := have.Header.Get("Forged"); got != "" {
+		t.Errorf("the reason became a header: %s", got)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -20,7 +21,7 @@ import (
 func TestWhileTheServerIsGoneNothingIsAppendedNowOrLater(t *testing.T) {
 	server := testkit.NATSProcess(t, testkit.NATSSyncAlways())
 	l, nc := openConn(t, server.URL(), ledger.Config{})
-	appendEach(t, l, "before", 3, 20)
+	appendEach(t, l, "before", "r", 20)
 	gone := make(chan struct{})
 	once := sync.OnceFunc(func() { close(gone) })
 	nc.SetDisconnectErrHandler(func(*nats.Conn, error) { once() })
@@ -44,19 +45,26 @@ func TestWhileTheServerIsGoneNothingIsAppendedNowOrLater(t *testing.T) {
 			t.Errorf("refused after %s, the deadline was 2s", took)
 		}
 		ctx := within(t, 100*time.Millisecond)
-		_, _, err := l.Range(ctx, 3, 1, 20, 20)
-		unavailable(t, "range", err)
-		_, err = l.Last(ctx)
+		_, err := l.Last(ctx)
 		unavailable(t, "last", err)
 		_, err = l.Get(ctx, 1)
 		unavailable(t, "get", err)
-		_, err = l.Progress(ctx)
-		unavailable(t, "delivered", err)
-		_, err = l.Lag(ctx)
+		_, err = l.Commands(ctx, 0, 1, 20, 20)
+		unavailable(t, "commands", err)
+		_, err = l.Lag(ctx, nil)
 		unavailable(t, "lag", err)
-		_, _, _, err = l.Unapplied(ctx, nil, "x", 10)
-		unavailable(t, "unapplied", err)
-		unavailable(t, "bury", l.Bury(ctx, ledger.DeadLetter{Service: "worker", Record: ledger.Record{Sequence: 1}}))
+		_, _, err = l.Waiting(ctx, nil, 10)
+		unavailable(t, "waiting", err)
+		_, err = l.Find(ctx, 1, []string{events.AllCommands}, map[string]bool{"x": true})
+		unavailable(t, "find", err)
+		_, err = l.Tail(ctx, 10, func(ledger.Record) bool { return true })
+		unavailable(t, "tail", err)
+		_, err = l.LastOutcomes(ctx, events.OutcomeSubject(0))
+		unavailable(t, "last outcomes", err)
+		_, err = l.AppendOutcomes(ctx, events.OutcomeSubject(0), ledger.Outcomes{}, []ledger.Answer{{Command: 1, Events: messages("o", 1)}})
+		unavailable(t, "append outcomes", err)
+		unavailable(t, "ready", l.Ready(ctx))
+		unavailable(t, "bury", l.Bury(ctx, ledger.DeadLetter{Service: "worker", Record: ledger.Record{Address: 1}}))
 	}
 	testkit.Eventually(t, patience, func() error {
 		if n := runtime.NumGoroutine(); n > goroutines+10 {
@@ -70,10 +78,10 @@ func TestWhileTheServerIsGoneNothingIsAppendedNowOrLater(t *testing.T) {
 
 	server.Start(t)
 	testkit.Eventually(t, patience, func() error {
-		_, err := l.Append(within(t, 2*time.Second), message("after", 3))
+		_, err := l.Append(within(t, 2*time.Second), message("after", "r"))
 		return err
 	})
-	found, err := l.Contains(within(t, patience), 1, []string{events.AllCommands}, refused)
+	found, err := l.Find(within(t, patience), 1, []string{events.AllCommands}, refused)
 	if err != nil || len(found) > 0 {
 		t.Errorf("%d appends were answered with an error and done later (%v)", len(found), err)
 	}
@@ -90,7 +98,7 @@ func TestHungServerHoldsNobodyUp(t *testing.T) {
 	// More than the buffers of the network hold, so that writing blocks, too.
 	msgs := messages("hung", 48)
 	for i := range msgs {
-		msgs[i].Data = make([]byte, 1<<20)
+		msgs[i].Data = event(msgs[i].ID, 1<<20)
 	}
 	began := time.Now()
 	for i, r := range appendTogether(within(t, 3*time.Second), l, msgs) {
@@ -113,7 +121,7 @@ func TestHungServerHoldsNobodyUp(t *testing.T) {
 	})
 	proxy.Restore()
 	testkit.Eventually(t, patience, func() error {
-		_, err := l.Append(within(t, 2*time.Second), message("after", 3))
+		_, err := l.Append(within(t, 2*time.Second), message("after", "r"))
 		return err
 	})
 	testkit.Eventually(t, patience, func() error {
@@ -129,12 +137,10 @@ func TestWhatIsStillQueuedWhenItsCallerLeavesIsNotAppended(t *testing.T) {
 	release := holdUp(t, l, proxy)
 	ctx, cancel := context.WithCancel(within(t, patience))
 	left := make(chan []appended, 1)
-	go func() { left <- appendTogether(ctx, l, messages("left", 2*ledger.AtomicFrom)) }()
-	waitQueued(t, l, 2*ledger.AtomicFrom)
-	stayed := make(chan []appended, 1)
-	sctx := within(t, patience)
-	go func() { stayed <- appendTogether(sctx, l, messages("stayed", 2)) }()
-	waitQueued(t, l, 2*ledger.AtomicFrom+2)
+	go func() { left <- appendTogether(ctx, l, messages("left", 30)) }()
+	waitQueued(t, l, 30)
+	stayed := inBackground(t, l, messages("stayed", 2))
+	waitQueued(t, l, 32)
 	cancel()
 	for _, r := range <-left {
 		unavailable(t, "its caller left", r.err)
@@ -147,18 +153,24 @@ func TestWhatIsStillQueuedWhenItsCallerLeavesIsNotAppended(t *testing.T) {
 			t.Error(r.err)
 		}
 	}
-	if n := last(t, l); n != 3 {
-		t.Errorf("%d records, want 3", n)
+	for _, id := range ids(follow(t, l, 0, 3)) {
+		if strings.HasPrefix(id, "left") {
+			t.Errorf("%s is on the ledger, its caller had left", id)
+		}
+	}
+	if n := last(t, l); n != 2 {
+		t.Errorf("%d messages, want 2: the one in flight, and one of what stayed", n)
 	}
 }
 
-// TestRetryAfterALostAckHasOneEffect: whether the first try was stored or not.
-func TestRetryAfterALostAckHasOneEffect(t *testing.T) {
-	server := testkit.NATS(t)
-	watch := open(t, server.URL(), ledger.Config{})
-	l, _, proxy := through(t, server.URL(), ledger.Config{AppendTimeout: time.Second})
+// TestAnAppendWithoutAnAckIsOnTheLedgerOrNot: the caller is told neither, and a
+// retry is another event; who reads goes by the event's id.
+func TestAnAppendWithoutAnAckIsOnTheLedgerOrNot(t *testing.T) {
+	url := testkit.NATS(t).URL()
+	watch := open(t, url, ledger.Config{})
+	l, _, proxy := through(t, url, ledger.Config{AppendTimeout: time.Second})
 	for i := range 5 {
-		m := message(fmt.Sprintf("lost-%d", i), 3)
+		m := message(fmt.Sprintf("lost-%d", i), "r")
 		proxy.Delay(50 * time.Millisecond)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(i)*30*time.Millisecond)
 		_, err := l.Append(ctx, m)
@@ -168,16 +180,13 @@ func TestRetryAfterALostAckHasOneEffect(t *testing.T) {
 		}
 		proxy.Cut()
 		proxy.Restore()
-		var ack ledger.Ack
+		var address events.Address
 		testkit.Eventually(t, patience, func() (err error) {
-			ack, err = l.Append(within(t, 2*time.Second), m)
+			address, err = l.Append(within(t, 2*time.Second), m)
 			return err
 		})
-		if r := record(t, watch, ack.Sequence); r.Header.Get(nats.MsgIdHdr) != m.ID {
-			t.Errorf("%s was told sequence %d, which is %s", m.ID, ack.Sequence, r.Header.Get(nats.MsgIdHdr))
-		}
-		if n := last(t, watch); n != uint64(i)+1 {
-			t.Fatalf("%d records after %d messages", n, i+1)
+		if id := events.IDOf(record(t, watch, address).Data); id != m.ID {
+			t.Errorf("%s was told address %d, which holds %s", m.ID, address, id)
 		}
 	}
 }
@@ -196,7 +205,7 @@ func TestQueueIsBounded(t *testing.T) {
 		}
 		waitQueued(t, l, ledger.MaxQueue)
 		began := time.Now()
-		_, err := l.Append(within(t, patience), message("one too many", 0))
+		_, err := l.Append(within(t, patience), message("one too many", "r"))
 		unavailable(t, "one too many", err)
 		if took := time.Since(began); took > 5*time.Second {
 			t.Errorf("told after %s", took)
@@ -212,12 +221,12 @@ func TestQueueIsBounded(t *testing.T) {
 		defer cancel()
 		large := make([]byte, 1<<20)
 		for i := range ledger.MaxQueueBytes / len(large) {
-			m := message(fmt.Sprintf("b-%d", i), 3)
+			m := message(fmt.Sprintf("b-%d", i), "r")
 			m.Data = large
 			all.Go(func() { _, _ = l.Append(ctx, m) })
 		}
 		waitQueued(t, l, ledger.MaxQueueBytes/len(large))
-		_, err := l.Append(within(t, patience), message("one too many", 0))
+		_, err := l.Append(within(t, patience), message("one too many", "r"))
 		unavailable(t, "one too many", err)
 	})
 	waitQueued(t, l, 0)
@@ -227,23 +236,21 @@ func TestQueueIsBounded(t *testing.T) {
 		}
 		return nil
 	})
-	appendOne(t, l, message("after", 0))
+	appendOne(t, l, message("after", "r"))
 }
 
 func TestCloseAppendsWhatIsQueued(t *testing.T) {
 	l, _, proxy := through(t, testkit.NATS(t).URL(), ledger.Config{})
 	release := holdUp(t, l, proxy)
 	msgs := messages("m", ledger.MaxGroup+20)
-	done := make(chan []appended, 1)
-	ctx := within(t, patience)
-	go func() { done <- appendTogether(ctx, l, msgs) }()
+	done, ctx := inBackground(t, l, msgs), within(t, patience)
 	waitQueued(t, l, len(msgs))
 	short, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	if err := l.Close(short); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("close while stalled: %v", err)
 	}
-	_, err := l.Append(within(t, patience), message("after", 0))
+	_, err := l.Append(within(t, patience), message("after", "r"))
 	unavailable(t, "closed", err)
 	closed := make(chan error, 1)
 	go func() { closed <- l.Close(ctx) }()
@@ -256,8 +263,8 @@ func TestCloseAppendsWhatIsQueued(t *testing.T) {
 			t.Fatalf("%s: %v", msgs[i].ID, r.err)
 		}
 	}
-	if n := last(t, l); n != uint64(len(msgs))+1 {
-		t.Errorf("%d records, want %d", n, len(msgs)+1)
+	if have := follow(t, l, 0, len(msgs)+1); len(have) != len(msgs)+1 {
+		t.Errorf("%d events, want %d", len(have), len(msgs)+1)
 	}
 }
 

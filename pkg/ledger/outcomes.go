@@ -90,13 +90,16 @@ func (l *Ledger) appendAfter(ctx context.Context, subject string, last uint64, a
 	l.groupSize.Record(ctx, int64(len(all)))
 	m := newMsg(subject, all)
 	m.Header.Set(events.HeaderAnswers, strconv.FormatUint(answered, 10))
+	reconnects := l.reconnects()
 	ack, err := l.js.PublishMsg(ctx, m, jetstream.WithExpectLastSequencePerSubject(last))
 	if wrongLast(err) {
 		return 0, ErrOvertaken
 	}
 	if err != nil {
+		l.appendFailed(subject, all, len(m.Data), reconnects, err)
 		return 0, fault.Unreachable(Dependency, fmt.Errorf("append %d outcomes to %s: %w", len(all), subject, err))
 	}
+	l.appended(ack.Sequence)
 	return ack.Sequence, nil
 }
 

@@ -13,10 +13,13 @@ import (
 	"github.com/writ-project/writ/pkg/fault"
 )
 
-// metadataShards is the entry of the stream's metadata that tells over how many
-// shards the commands are spread. All services must agree on it, or commands on
-// one resource would lose their order: so the ledger has it.
-const metadataShards = "writ-shards"
+// The stream's metadata tells over how many shards the commands are spread. All
+// services must agree on it, or commands on one resource would lose their order:
+// so the ledger has it. Of the last change it tells where the shards begin.
+const (
+	metadataShards = "writ-shards"
+	metadataBegin  = "writ-shards-begin"
+)
 
 // ErrShards says that a service was told another number of shards than the
 // ledger has.
@@ -67,18 +70,32 @@ func Reshard(ctx context.Context, js jetstream.JetStream, positions map[int]even
 	if err != nil {
 		return 0, fmt.Errorf("the stream's metadata has no %s", metadataShards)
 	}
+	// SQL has no position of a shard when an earlier run was killed before SQL had
+	// the new ones. Everything up to where that one let the shards begin was applied.
+	begun := events.Address(0)
+	if text := info.Config.Metadata[metadataBegin]; text != "" {
+		if begun, err = strconv.ParseUint(text, 10, 64); err != nil {
+			return 0, fmt.Errorf("the stream's metadata has %s %q", metadataBegin, text)
+		}
+	}
 	for shard := range before {
-		if err := settled(ctx, stream, shard, positions[shard]); err != nil {
+		position, ok := positions[shard]
+		if !ok {
+			position = begun
+		}
+		if err := settled(ctx, stream, shard, position); err != nil {
 			return 0, err
 		}
 	}
+	begin = events.End(info.State.LastSeq)
 	cfg := info.Config
 	cfg.Metadata = maps.Clone(cfg.Metadata)
 	cfg.Metadata[metadataShards] = strconv.Itoa(shards)
+	cfg.Metadata[metadataBegin] = strconv.FormatUint(begin, 10)
 	if _, err := js.UpdateStream(ctx, cfg); err != nil {
 		return 0, fault.Unreachable(Dependency, fmt.Errorf("change the number of shards: %w", err))
 	}
-	return events.End(info.State.LastSeq), nil
+	return begin, nil
 }
 
 // settled reports an error unless every command of a shard is applied.

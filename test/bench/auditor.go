@@ -178,15 +178,13 @@ func fillLedger(ctx context.Context, url, seal string, n int) (err error) {
 	d.Command = nil
 	for n > 0 {
 		all := make([]events.Message, min(n, batchSize))
-		ctxs := make([]context.Context, len(all))
 		for i := range all {
 			d.ID = uuid.Must(uuid.NewV7()).String()
-			if all[i], err = events.NewDecision(keys, &d); err != nil {
+			if all[i], err = events.NewDecision(keys, events.SourceAPI, &d); err != nil {
 				return err
 			}
-			ctxs[i] = ctx
 		}
-		if err := l.AppendAll(ctx, ctxs, all); err != nil {
+		if err := l.AppendAll(ctx, all); err != nil {
 			return err
 		}
 		n -= len(all)

@@ -25,8 +25,8 @@ type reading struct {
 
 // readLedger reads the ledger from one sequence to another.
 //
-// From accepted to applied is measured as the time between two messages that the ledger stored: the writ and its
-// outcome. Both stamps are the ledger's own clock, so the load generator's scheduling is not in them. The writ is stored
+// From accepted to applied is measured as the time between two messages that the ledger stored: the writ's and its
+// outcome's. Both stamps are the ledger's own clock, so the load generator's scheduling is not in them. The writ is stored
 // just before the answer leaves and the outcome after the commit, so the effect was visible earlier than that: it is
 // an upper bound. It is read when the load is over, so the reading costs the stack nothing while it is measured.
 func readLedger(ctx context.Context, nc *nats.Conn, from, to uint64) (*reading, error) {
@@ -51,7 +51,7 @@ func readLedger(ctx context.Context, nc *nats.Conn, from, to uint64) (*reading, 
 		return nil, err
 	}
 	defer messages.Stop()
-	accepted := map[uint64]time.Time{}
+	accepted := map[events.Address]time.Time{}
 	for {
 		m, err := messages.Next(jetstream.NextContext(ctx))
 		if err != nil {
@@ -61,8 +61,15 @@ func readLedger(ctx context.Context, nc *nats.Conn, from, to uint64) (*reading, 
 		if err != nil {
 			return nil, err
 		}
-		if err := r.take(m.Data(), meta, accepted); err != nil {
+		parts, err := events.Split(m.Data(), m.Headers().Get(events.HeaderLengths))
+		if err != nil {
 			return nil, fmt.Errorf("message %d on %s: %w", meta.Sequence.Stream, m.Subject(), err)
+		}
+		for i, data := range parts {
+			address := events.At(meta.Sequence.Stream, i)
+			if err := r.take(data, address, meta.Timestamp, accepted); err != nil {
+				return nil, fmt.Errorf("event %d on %s: %w", address, m.Subject(), err)
+			}
 		}
 		if meta.Sequence.Stream >= to {
 			break
@@ -72,7 +79,7 @@ func readLedger(ctx context.Context, nc *nats.Conn, from, to uint64) (*reading, 
 	return r, nil
 }
 
-func (r *reading) take(data []byte, meta *jetstream.MsgMetadata, accepted map[uint64]time.Time) error {
+func (r *reading) take(data []byte, address events.Address, stored time.Time, accepted map[events.Address]time.Time) error {
 	e, err := events.Parse(data)
 	if err != nil {
 		return err
@@ -80,7 +87,7 @@ func (r *reading) take(data []byte, meta *jetstream.MsgMetadata, accepted map[ui
 	switch {
 	case e.Type == events.TypeWrit && e.Command.Kind == "contact":
 		r.writs++
-		accepted[meta.Sequence.Stream] = meta.Timestamp
+		accepted[address] = stored
 	case e.Type == events.TypeDecision && e.Decision.Stage == events.StageApply:
 		r.again++
 	case e.Type == events.TypeDecision && e.Decision.Resource.Kind == "contact":
@@ -91,7 +98,7 @@ func (r *reading) take(data []byte, meta *jetstream.MsgMetadata, accepted map[ui
 			return nil // of a command from before, or of a token's renewal
 		}
 		r.outcomes[e.Outcome.Status]++
-		record(r.applied, meta.Timestamp.Sub(at))
+		record(r.applied, stored.Sub(at))
 		delete(accepted, e.Outcome.Sequence)
 	}
 	return nil
@@ -129,7 +136,7 @@ func (m *measurement) verdict() error {
 			wrong = append(wrong, fmt.Sprintf("%d accepted commands have no outcome", l.pending))
 		}
 		if have, want := l.writs+l.requests, m.load.requests(); have != want {
-			wrong = append(wrong, fmt.Sprintf("%d requests left %d messages on the ledger, not one each", want, have))
+			wrong = append(wrong, fmt.Sprintf("%d requests left %d events on the ledger, not one each", want, have))
 		}
 		if l.writs != m.load.commands() {
 			wrong = append(wrong, fmt.Sprintf("%d commands were accepted, %d are on the ledger", m.load.commands(), l.writs))

@@ -156,7 +156,7 @@ func sample() (m events.Message, decision []byte, row kind.Row, err error) {
 	}
 	c := events.Command{ID: uuid.Must(uuid.NewV7()).String(), Kind: "contact", ResourceID: id, Action: kind.ActionCreate, Tenant: "default",
 		PrincipalID: row.OwnerID, Body: body, Fingerprint: events.Digest(body), IssuedAt: now}
-	if m, err = events.NewWrit(keys, &d, &c, now.Add(time.Hour)); err != nil {
+	if m, err = events.NewWrit(keys, events.SourceAPI, &d, &c, now.Add(time.Hour)); err != nil {
 		return
 	}
 	decision, err = events.EncodeDecision(&d)

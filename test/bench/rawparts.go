@@ -56,9 +56,8 @@ func rawLedger(ctx context.Context, o options, dir string) (r raw, err error) {
 	if err != nil {
 		return r, err
 	}
-	r, err = repeat(ctx, o, rawAppend, o.connections, 1, func(ctx context.Context, goroutine, _ int) error {
-		id := uuid.Must(uuid.NewV7()).String()
-		_, err := l.Append(ctx, events.Message{ID: id, Subject: events.CommandSubject("contact", goroutine%events.Partitions, kind.ActionCreate), Data: m.Data})
+	r, err = repeat(ctx, o, rawAppend, o.connections, 1, func(ctx context.Context, _, _ int) error {
+		_, err := l.Append(ctx, m)
 		return err
 	})
 	return r, errors.Join(err, l.Close(ctx))
@@ -81,9 +80,9 @@ func rawSQL(ctx context.Context, o options, path string) (r raw, err error) {
 	if err != nil {
 		return r, err
 	}
-	parts := make([]int, events.Partitions)
-	for p := range parts {
-		parts[p] = p
+	parts := []int{0} // one shard, as by default
+	if err := st.MakeShards(ctx, len(parts)); err != nil {
+		return r, err
 	}
 	return repeat(ctx, o, rawBatch, 1, batchSize, func(ctx context.Context, _, n int) error {
 		rows, commands, ids := batch(row, decision)
@@ -101,11 +100,7 @@ func rawSQL(ctx context.Context, o options, path string) (r raw, err error) {
 			if err := errors.Join(tx.PutRows(ctx, contact.Kind, rows), tx.AddCommands(ctx, commands)); err != nil {
 				return err
 			}
-			moves := make([]store.Move, len(parts))
-			for i, p := range parts {
-				moves[i] = store.Move{Part: p, From: positions[p], To: positions[p] + batchSize/events.Partitions}
-			}
-			return tx.MoveAll(ctx, moves)
+			return tx.MoveAll(ctx, []store.Move{{Part: parts[0], From: positions[parts[0]], To: positions[parts[0]] + batchSize}})
 		})
 	})
 }

@@ -77,7 +77,7 @@ func TestKilledAuditorsAndRedis(t *testing.T) {
 	before := outside.Audit(t, &s.Stack)
 	verified, signed := proven(t, s, before)
 	report.row("decisions, outcomes, checkpoints", fmt.Sprintf("%d, %d, %d", len(before.Decisions), len(before.Outcomes), verified.Explained[audit.WhyCheckpoint]))
-	report.row("verified", fmt.Sprintf("ledger sequences %d to %d", verified.FirstSequence, verified.LastSequence))
+	report.row("verified", fmt.Sprintf("ledger addresses %d to %d", verified.FirstSequence, verified.LastSequence))
 
 	client := redisClient(t, s.Redis)
 	if err := client.FlushAll(t.Context()).Err(); err != nil {
@@ -124,7 +124,7 @@ func proven(t *testing.T, s *outside.Services, a outside.Audited) (audit.Report,
 		}
 		return nil
 	})
-	if !report.Sequences || report.FirstSequence != 1 {
+	if !report.Sequences || report.FirstSequence != events.At(1, 0) {
 		t.Errorf("%+v", report)
 	}
 	return report, signed
@@ -186,19 +186,36 @@ func startRecords(ctx context.Context, t *testing.T, s *outside.Services) *recor
 	for range recordSenders {
 		r.running.Go(func() {
 			for n := 0; ctx.Err() == nil; n++ {
-				m, err := aRecord(s.Keys, n)
+				m, err := someRecords(s.Keys, n)
 				if err == nil {
-					_, err = js.PublishMsg(context.WithoutCancel(ctx), &nats.Msg{Subject: m.Subject, Data: m.Data, Header: nats.Header{nats.MsgIdHdr: {m.ID}}})
+					_, err = js.PublishMsg(context.WithoutCancel(ctx), m)
 				}
 				if err != nil {
-					t.Errorf("record: %v", err)
+					t.Errorf("records: %v", err)
 					return
 				}
-				r.stored.Add(1)
+				r.stored.Add(int64(events.Count(m.Header.Get(events.HeaderLengths))))
 			}
 		})
 	}
 	return r
+}
+
+// someRecords makes a message of one to five decisions, or outcomes.
+func someRecords(keys *events.Keyring, n int) (*nats.Msg, error) {
+	all := make([]events.Message, 1+n%5)
+	for i := range all {
+		var err error
+		if all[i], err = aRecord(keys, n); err != nil {
+			return nil, err
+		}
+	}
+	body, lengths := events.Join(all)
+	subject := all[0].Subject
+	if subject == "" {
+		subject = events.SubjectStytchOutcomes
+	}
+	return &nats.Msg{Subject: subject, Data: body, Header: nats.Header{"Content-Type": {events.BatchContentType}, events.HeaderLengths: {lengths}}}, nil
 }
 
 func aRecord(keys *events.Keyring, n int) (events.Message, error) {
@@ -207,6 +224,6 @@ func aRecord(keys *events.Keyring, n int) (events.Message, error) {
 		return events.NewOutcome(keys, &events.Outcome{ID: events.OutcomeID(id), CommandID: id, Kind: "contact", ResourceID: id, Action: "create",
 			Tenant: "default", Status: events.StatusApplied, DecisionID: id, Sequence: 1, At: time.Now().UTC()})
 	}
-	return events.NewDecision(keys, &events.Decision{ID: id, Stage: events.StageRequest, Tenant: "default", Principal: events.Principal{ID: "sam"},
+	return events.NewDecision(keys, events.SourceAPI, &events.Decision{ID: id, Stage: events.StageRequest, Tenant: "default", Principal: events.Principal{ID: "sam"},
 		Resource: events.Resource{Kind: "contact", ID: id}, Action: "read", Effect: events.Allow, EvaluatedAt: time.Now().UTC()})
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/writ-project/writ/pkg/events"
 	"github.com/writ-project/writ/pkg/testkit"
 	"github.com/writ-project/writ/test/e2e/outside"
 )
@@ -113,7 +114,7 @@ func TestPolicyReplay(t *testing.T) {
 // recorded waits until the audit log has what is on the ledger now, and a checkpoint covers it.
 func recorded(t testing.TB, dev *outside.Dev) {
 	t.Helper()
-	last := outside.Last(t, dev.NATS, "LEDGER")
+	last := events.At(outside.Last(t, dev.NATS, events.StreamLedger), 0)
 	olive := outside.NewClient(t, dev.Auditor, dev.SignIn(t, "olive@example.com"))
 	testkit.Eventually(t, within, func() error {
 		var c struct{ Sequence uint64 }
@@ -122,7 +123,7 @@ func recorded(t testing.TB, dev *outside.Dev) {
 			return fmt.Errorf("%d: %s", a.Status, a.Body)
 		}
 		if a.Decode(t, &c); c.Sequence < last {
-			return fmt.Errorf("the checkpoint covers %d of %d messages", c.Sequence, last)
+			return fmt.Errorf("the checkpoint covers the ledger up to %d, not to %d", c.Sequence, last)
 		}
 		return nil
 	})

@@ -15,6 +15,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/writ-project/writ/pkg/events"
 	"github.com/writ-project/writ/pkg/testkit"
 	"github.com/writ-project/writ/test/e2e/outside"
 )
@@ -116,7 +117,7 @@ func everything(t *testing.T, s *outside.Services) {
 	closed := make(chan struct{})
 	nc.SetClosedHandler(func(*nats.Conn) { close(closed) })
 	t.Cleanup(func() { nc.Close(); <-closed })
-	if _, err := nc.Request("writ.cmd.contact.00.create", []byte("{}"), 10*time.Second); err != nil {
+	if _, err := nc.Request(events.CommandSubject(0), []byte("{}"), 10*time.Second); err != nil {
 		t.Fatal(err)
 	}
 

@@ -115,8 +115,8 @@ func TestFullLedgerRefusesAndForgetsNothing(t *testing.T) {
 		}
 	}
 	before := outside.Ledger(t, dev.NATS)
-	if uint64(len(before)) < last {
-		t.Errorf("the ledger forgot: %d messages, there were %d", len(before), last)
+	if have := events.SequenceOf(before[len(before)-1].Address); have < last {
+		t.Errorf("the ledger forgot: %d messages, there were %d", have, last)
 	}
 	interrupt(t, dev)
 
@@ -126,9 +126,9 @@ func TestFullLedgerRefusesAndForgetsNothing(t *testing.T) {
 	tally := outside.Check(t, &roomy.Stack, client, creates)
 	audited := outside.Audit(t, &roomy.Stack)
 	for i, r := range before {
-		if again := audited.Ledger[i]; again.MsgID != r.MsgID || again.Sequence != r.Sequence {
-			t.Fatalf("message %d was %s, is %s", r.Sequence, r.MsgID, again.MsgID)
+		if again := audited.Ledger[i]; again.Event.ID != r.Event.ID || again.Address != r.Address {
+			t.Fatalf("event %d was %s, is %s", r.Address, r.Event.ID, again.Event.ID)
 		}
 	}
-	t.Logf("full after %d creates and %d messages: %+v", len(creates), len(before), tally)
+	t.Logf("full after %d creates and %d events: %+v", len(creates), len(before), tally)
 }

@@ -56,16 +56,10 @@ type rollout struct {
 	js    jetstream.JetStream
 }
 
-// put puts a message on the ledger.
-func (r *rollout) put(t *testing.T, subject, id string, data []byte) uint64 {
+// put puts an event on the ledger.
+func (r *rollout) put(t *testing.T, subject string, data []byte) events.Address {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-	defer cancel()
-	ack, err := r.js.PublishMsg(ctx, &nats.Msg{Subject: subject, Data: data, Header: nats.Header{nats.MsgIdHdr: {id}}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return ack.Sequence
+	return outside.Put(t, r.NATS, subject, data)
 }
 
 // older: every golden message is taken as it is, and the audit log holds its bytes.
@@ -88,21 +82,21 @@ func (r *rollout) older(t *testing.T) {
 		stream, field := outside.Decisions, "decision"
 		switch e.Type {
 		case events.TypeWrit:
-			subject, raw = events.CommandSubject(e.Command.Kind, events.Partition(e.Command.ResourceID), e.Command.Action), e.RawDecision
+			subject, raw = events.CommandSubject(0), e.RawDecision
 		case events.TypeDecision:
-			subject, raw = events.DecisionSubject(e.Decision.Resource.Kind, e.Decision.Action, e.Decision.Effect), e.RawDecision
+			subject, raw = events.SubjectDecisions, e.RawDecision
 		case events.TypeOutcome:
-			subject, raw = events.OutcomeSubject(e.Outcome.Kind, e.Outcome.Action, e.Outcome.Status), e.RawOutcome
+			subject, raw = events.SubjectStytchOutcomes, e.RawOutcome
 			stream, field = outside.Outcomes, "outcome"
 		case events.TypeCheckpoint:
 			continue // it vouches for another audit log: this one's would be found to be forged
 		default:
 			t.Fatalf("no way for %s", e.Type)
 		}
-		sequence := r.put(t, subject, e.ID, data)
-		r.audited(t, stream, field, sequence, raw)
+		address := r.put(t, subject, data)
+		r.audited(t, stream, field, address, raw)
 		if e.Type == events.TypeWrit { // read and understood: it was permitted for an hour, and that is over
-			letter := fmt.Sprintf("writ.dead.worker.LEDGER.%d", sequence)
+			letter := fmt.Sprintf("writ.dead.worker.LEDGER.%d", address)
 			until(t, 20*time.Second, func() bool { return r.dead(t)[letter] == "expired" })
 		}
 	}
@@ -121,9 +115,9 @@ func (r *rollout) minor(t *testing.T) {
 		c["resource_id"] = id
 		d["resource"].(map[string]any)["id"] = id
 	})
-	sequence := r.put(t, created.subject, created.id, created.data)
+	address := r.put(t, created.subject, created.data)
 	r.outcome(t, created.id, events.StatusApplied, "")
-	r.audited(t, outside.Decisions, "decision", sequence, created.decision)
+	r.audited(t, outside.Decisions, "decision", address, created.decision)
 	var copied outside.Contact
 	r.admin.Want(t, http.StatusOK, &copied, "GET", "/v1/contacts/"+created.resource, "")
 	if copied.FirstName != "Minor" {
@@ -139,9 +133,9 @@ func (r *rollout) minor(t *testing.T) {
 	roles := r.again(t, "user", "roles", func(_, c map[string]any) {
 		c["body"] = map[string]any{"tenant": "default", "roles": []string{"auditor"}, "later": true}
 	})
-	sequence = r.put(t, roles.subject, roles.id, roles.data)
+	address = r.put(t, roles.subject, roles.data)
 	r.outcome(t, roles.id, events.StatusApplied, "")
-	r.audited(t, outside.Decisions, "decision", sequence, roles.decision)
+	r.audited(t, outside.Decisions, "decision", address, roles.decision)
 	var u struct {
 		Tenants map[string]struct{ Roles []string }
 	}
@@ -167,8 +161,8 @@ func (r *rollout) minor(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		sequence := r.put(t, m.Subject, m.ID, later(m.Data))
-		r.audited(t, outside.Outcomes, "outcome", sequence, raw)
+		address := r.put(t, events.SubjectStytchOutcomes, later(m.Data))
+		r.audited(t, outside.Outcomes, "outcome", address, raw)
 		break
 	}
 	if dead := r.dead(t); len(dead) != 1 { // the golden writ, which was too late
@@ -182,7 +176,7 @@ func (r *rollout) major(t *testing.T) {
 	var contact outside.Contact
 	r.admin.Want(t, http.StatusCreated, &contact, "POST", "/v1/contacts", `{"first_name":"Major"}`, "Prefer", wait)
 	w := r.again(t, "contact", "create", func(d, c map[string]any) {
-		c["resource_id"] = contact.ID // so that its partition is the contact's
+		c["resource_id"] = contact.ID // so that its shard is the contact's
 		d["resource"].(map[string]any)["id"] = contact.ID
 	})
 	want := map[string]bool{}
@@ -192,17 +186,17 @@ func (r *rollout) major(t *testing.T) {
 		readers           []string
 	}{
 		{"writ.command.v1", "writ.command.v2", w.subject, w.data, []string{"worker", "auditor"}},
-		{"writ.command.v1", "writ.decision.v2", "writ.decision.contact.read.allow", w.data, []string{"auditor"}},
-		{"writ.command.v1", "writ.outcome.v2", "writ.outcome.contact.create.applied", w.data, []string{"auditor"}},
+		{"writ.command.v1", "writ.decision.v2", events.SubjectDecisions, w.data, []string{"auditor"}},
+		{"writ.command.v1", "writ.outcome.v2", events.SubjectStytchOutcomes, w.data, []string{"auditor"}},
 		{`"specversion":"1.0"`, `"specversion":"2.0"`, w.subject, w.data, []string{"worker", "auditor"}},
 	} {
 		data := bytes.Replace(m.data, []byte(m.from), []byte(m.to), 1)
 		if bytes.Equal(data, m.data) {
 			t.Fatalf("no %s in %s", m.from, data)
 		}
-		sequence := r.put(t, m.subject, uuid.NewString(), data)
+		address := r.put(t, m.subject, data)
 		for _, reader := range m.readers {
-			want[fmt.Sprintf("writ.dead.%s.LEDGER.%d", reader, sequence)] = true
+			want[fmt.Sprintf("writ.dead.%s.LEDGER.%d", reader, address)] = true
 		}
 	}
 	until(t, 20*time.Second, func() bool { return len(r.dead(t)) >= before+len(want) })
@@ -215,7 +209,7 @@ func (r *rollout) major(t *testing.T) {
 	if len(want) > 0 {
 		t.Errorf("no dead letters %v", want)
 	}
-	// The partition goes on behind it.
+	// The shard goes on behind it.
 	r.admin.Want(t, http.StatusOK, &contact, "PATCH", "/v1/contacts/"+contact.ID, `{"notes":"behind it"}`, "Prefer", wait)
 	if contact.Notes != "behind it" {
 		t.Errorf("%+v", contact)
@@ -265,7 +259,7 @@ func (r *rollout) again(t *testing.T, kind, action string, change func(decision,
 		`"later":{"a":1},"data":{"later":[],"decision":%s,"command":%s,"seal":{"kid":%q,"mac":%q,"later":1}}}`,
 		id, kind, c["resource_id"], c["issued_at"], decision, command, seal.KeyID, seal.MAC)
 	resource := c["resource_id"].(string)
-	return made{subject: events.CommandSubject(kind, events.Partition(resource), action), id: id, resource: resource, decision: decision, data: []byte(data)}
+	return made{subject: events.CommandSubject(0), id: id, resource: resource, decision: decision, data: []byte(data)}
 }
 
 func encoded(t *testing.T, v any) []byte {
@@ -300,18 +294,18 @@ func (r *rollout) outcome(t *testing.T, command string, status events.Status, co
 }
 
 // audited waits until the audit log holds the bytes of a record.
-func (r *rollout) audited(t *testing.T, stream, field string, sequence uint64, raw []byte) {
+func (r *rollout) audited(t *testing.T, stream, field string, address events.Address, raw []byte) {
 	t.Helper()
 	testkit.Eventually(t, 20*time.Second, func() error {
 		for _, e := range outside.Entries(t, r.Redis, stream) {
-			if strings.HasSuffix(e.ID, fmt.Sprintf("-%d", sequence)) {
+			if strings.HasSuffix(e.ID, fmt.Sprintf("-%d", address)) {
 				if e.Values[field] != string(raw) {
 					t.Fatalf("entry %s: %s, want %s", e.ID, e.Values[field], raw)
 				}
 				return nil
 			}
 		}
-		return fmt.Errorf("message %d is not in %s", sequence, stream)
+		return fmt.Errorf("event %d is not in %s", address, stream)
 	})
 }
 

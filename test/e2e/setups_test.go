@@ -40,7 +40,7 @@ func settledAndSealed(t *testing.T, s *outside.Services) {
 	outside.Settled(t, &s.Stack, settle)
 	for _, r := range outside.Audit(t, &s.Stack).Ledger {
 		if err := r.Event.Verify(s.Keys, r.Subject); err != nil {
-			t.Errorf("message %d on %s: %v", r.Sequence, r.Subject, err)
+			t.Errorf("event %d on %s: %v", r.Address, r.Subject, err)
 		}
 	}
 }

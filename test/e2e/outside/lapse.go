@@ -40,8 +40,6 @@ func Seals(t testing.TB, dev *Dev) *events.Keyring {
 // a dead letter, and gives the letter's id and the contact that it would have made.
 func Lapse(t testing.TB, dev *Dev, keys *events.Keyring, tenant, principal, name string) (letter, contact string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-	defer cancel()
 	contact = uuid.Must(uuid.NewV7()).String()
 	at := time.Now().Add(-48 * time.Hour).UTC()
 	d := &events.Decision{
@@ -49,14 +47,33 @@ func Lapse(t testing.TB, dev *Dev, keys *events.Keyring, tenant, principal, name
 		Principal: events.Principal{ID: principal, Version: 1, Roles: []string{"user"}, Attr: map[string]any{"tenant": tenant}},
 		Resource:  events.Resource{Kind: "contact", ID: contact, Attr: map[string]any{"tenant": tenant, "owner_id": principal, "is_active": true}},
 	}
-	m, err := events.NewWrit(keys, d, &events.Command{
+	m, err := events.NewWrit(keys, events.SourceAPI, d, &events.Command{
 		ID: uuid.Must(uuid.NewV7()).String(), Kind: "contact", ResourceID: contact, Action: "create", Tenant: tenant, PrincipalID: principal,
 		Body: json.RawMessage(fmt.Sprintf(`{"first_name":%q}`, name)), Changes: []string{"first_name"}, IssuedAt: at,
 	}, at.Add(time.Hour))
 	if err != nil {
 		t.Fatal(err)
 	}
-	nc, err := nats.Connect(dev.NATS)
+	return fmt.Sprintf("worker.%s.%d", events.StreamLedger, Put(t, dev.NATS, events.CommandSubject(0), m.Data)), contact
+}
+
+// Put puts events on the ledger as one message, as whoever can write to NATS can, and gives the first one's address.
+func Put(t testing.TB, url, subject string, all ...[]byte) events.Address {
+	t.Helper()
+	messages := make([]events.Message, len(all))
+	for i := range all {
+		messages[i].Data = all[i]
+	}
+	body, lengths := events.Join(messages)
+	return PutMessage(t, url, &nats.Msg{Subject: subject, Data: body, Header: nats.Header{"Content-Type": {events.BatchContentType}, events.HeaderLengths: {lengths}}})
+}
+
+// PutMessage is Put for a message that is none of ours, perhaps.
+func PutMessage(t testing.TB, url string, m *nats.Msg) events.Address {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	nc, err := nats.Connect(url)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,10 +82,9 @@ func Lapse(t testing.TB, dev *Dev, keys *events.Keyring, tenant, principal, name
 	if err != nil {
 		t.Fatal(err)
 	}
-	msg := &nats.Msg{Subject: m.Subject, Data: m.Data, Header: nats.Header{"Content-Type": {events.ContentType}}}
-	ack, err := js.PublishMsg(ctx, msg, jetstream.WithMsgID(m.ID))
+	ack, err := js.PublishMsg(ctx, m)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return fmt.Sprintf("worker.%s.%d", ack.Stream, ack.Sequence), contact
+	return events.At(ack.Sequence, 0)
 }

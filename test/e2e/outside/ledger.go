@@ -16,13 +16,12 @@ import (
 // readTimeout bounds reading the whole ledger.
 const readTimeout = time.Minute
 
-// Record is one message of the ledger.
+// Record is one event of the ledger.
 type Record struct {
-	Sequence uint64
-	Subject  string
-	MsgID    string
-	Time     time.Time // when it was stored
-	Event    *events.Event
+	Address events.Address
+	Subject string
+	Time    time.Time // when its message was stored
+	Event   *events.Event
 }
 
 // Audited is the part of the event that goes into the audit log: the exact bytes, and in which stream.
@@ -47,8 +46,9 @@ func Last(t testing.TB, url, stream string) uint64 {
 	return last
 }
 
-// Ledger reads the ledger from its first message to the one that is the last at the moment. A message that is not an
-// event, whose id is not that of its event or was there before, or a gap in the sequence fails the test.
+// Ledger reads the events of the ledger from its first message to the one that is the last at the moment. A message that
+// is not a batch of events, an event whose id was there before, or a gap in the sequence fails the test. Only a command
+// may be there again: under an idempotency key, with another decision.
 func Ledger(t testing.TB, url string) []Record {
 	t.Helper()
 	var all []Record
@@ -66,25 +66,23 @@ func Ledger(t testing.TB, url string) []Record {
 			return err
 		}
 		defer messages.Stop()
-		ids := map[string]uint64{}
-		for {
+		seen := ids{}
+		for next := uint64(1); ; next++ {
 			m, err := messages.Next(jetstream.NextContext(ctx))
 			if err != nil {
-				return fmt.Errorf("after %d of %d messages: %w", len(all), info.State.LastSeq, err)
+				return fmt.Errorf("after %d of %d messages: %w", next-1, info.State.LastSeq, err)
 			}
-			r, err := record(m)
+			batch, err := records(m, next)
 			if err != nil {
 				return err
 			}
-			if want := uint64(len(all)) + 1; r.Sequence != want {
-				return fmt.Errorf("message %d where %d was expected", r.Sequence, want)
+			for _, r := range batch {
+				if err := seen.add(r); err != nil {
+					return err
+				}
 			}
-			if before, again := ids[r.MsgID]; again {
-				return fmt.Errorf("message %d has the id %s, as %d has", r.Sequence, r.MsgID, before)
-			}
-			ids[r.MsgID] = r.Sequence
-			all = append(all, r)
-			if r.Sequence >= info.State.LastSeq {
+			all = append(all, batch...)
+			if next >= info.State.LastSeq {
 				return nil
 			}
 		}
@@ -92,25 +90,54 @@ func Ledger(t testing.TB, url string) []Record {
 	return all
 }
 
-func record(m jetstream.Msg) (Record, error) {
+// records splits the message that must have a sequence into its events.
+func records(m jetstream.Msg, sequence uint64) ([]Record, error) {
 	meta, err := m.Metadata()
 	if err != nil {
-		return Record{}, err
+		return nil, err
 	}
-	e, err := events.Parse(m.Data())
+	if meta.Sequence.Stream != sequence {
+		return nil, fmt.Errorf("message %d where %d was expected", meta.Sequence.Stream, sequence)
+	}
+	if kind := m.Headers().Get("Content-Type"); kind != events.BatchContentType {
+		return nil, fmt.Errorf("message %d on %s is %q", sequence, m.Subject(), kind)
+	}
+	parts, err := events.Split(m.Data(), m.Headers().Get(events.HeaderLengths))
 	if err != nil {
-		return Record{}, fmt.Errorf("message %d on %s: %w", meta.Sequence.Stream, m.Subject(), err)
+		return nil, fmt.Errorf("message %d on %s: %w", sequence, m.Subject(), err)
 	}
-	r := Record{
-		Sequence: meta.Sequence.Stream, Subject: m.Subject(), MsgID: m.Headers().Get(nats.MsgIdHdr), Time: meta.Timestamp, Event: e,
+	all := make([]Record, len(parts))
+	for i, data := range parts {
+		r := Record{Address: events.At(sequence, i), Subject: m.Subject(), Time: meta.Timestamp}
+		if r.Event, err = events.Parse(data); err != nil {
+			return nil, fmt.Errorf("event %d on %s: %w", r.Address, r.Subject, err)
+		}
+		if strings.HasPrefix(r.Subject, "writ.cmd.") != (r.Event.Type == events.TypeWrit) {
+			return nil, fmt.Errorf("event %d: a %s on %s", r.Address, r.Event.Type, r.Subject)
+		}
+		all[i] = r
 	}
-	if r.MsgID != e.ID {
-		return r, fmt.Errorf("message %d has the id %q and holds event %q", r.Sequence, r.MsgID, e.ID)
+	return all, nil
+}
+
+// ids are the ids of events and decisions, and where they stand.
+type ids map[string]Record
+
+func (all ids) add(r Record) error {
+	e := r.Event
+	before, again := all[e.ID]
+	retry := again && e.Type == events.TypeWrit && e.Command.Key != "" && e.Command.Key == before.Event.Command.Key && e.Command.Fingerprint == before.Event.Command.Fingerprint
+	if again && !retry {
+		return fmt.Errorf("event %d has the id %s, as %d has", r.Address, e.ID, before.Address)
 	}
-	if strings.HasPrefix(r.Subject, "writ.cmd.") != (e.Type == events.TypeWrit) {
-		return r, fmt.Errorf("message %d: a %s on %s", r.Sequence, e.Type, r.Subject)
+	all[e.ID] = r
+	if e.Type == events.TypeWrit {
+		if before, again := all[e.Decision.ID]; again {
+			return fmt.Errorf("the writ at %d has the decision %s, as %d has", r.Address, e.Decision.ID, before.Address)
+		}
+		all[e.Decision.ID] = r
 	}
-	return r, nil
+	return nil
 }
 
 func withStream(t testing.TB, url, name string, use func(context.Context, jetstream.Stream) error) {

@@ -42,8 +42,8 @@ func NewUpdates(random *rand.Rand, contacts []string, n int) []*Update {
 	return all
 }
 
-// CheckUpdates waits until all is applied. Then each update must be on the ledger once and applied once, in the ledger's
-// order: the n-th makes version n+1, and the contact is what the last one made of it.
+// CheckUpdates waits until all is applied. Then each update must be on the ledger and applied once, in the ledger's
+// order (retried it may stand there again, which does nothing): the n-th makes version n+1, and the contact is what the last one made of it.
 func CheckUpdates(t testing.TB, s *Stack, c *Client, updates []*Update) {
 	t.Helper()
 	outcomes := Settled(t, s, time.Minute)
@@ -55,7 +55,7 @@ func CheckUpdates(t testing.TB, s *Stack, c *Client, updates []*Update) {
 		}
 		wanted[u.CommandID] = u
 	}
-	version, notes, found := map[string]int64{}, map[string]string{}, 0
+	version, notes, found := map[string]int64{}, map[string]string{}, map[string]bool{}
 	for _, r := range Ledger(t, s.NATS) {
 		if r.Event.Type != events.TypeWrit || r.Event.Command.Action != "update" {
 			continue
@@ -63,21 +63,24 @@ func CheckUpdates(t testing.TB, s *Stack, c *Client, updates []*Update) {
 		command := r.Event.Command
 		u := wanted[command.ID]
 		if u == nil {
-			t.Errorf("command %s at %d: nobody has sent it", command.ID, r.Sequence)
+			t.Errorf("command %s at %d: nobody has sent it", command.ID, r.Address)
 			continue
 		}
-		found++
+		if found[command.ID] {
+			continue
+		}
+		found[command.ID] = true
 		if version[u.Of] == 0 {
 			version[u.Of] = 1
 		}
 		version[u.Of]++
 		notes[u.Of] = u.Notes
 		if o := outcomes[command.ID]; o.Status != events.StatusApplied || o.Version != version[u.Of] || o.ResourceID != u.Of {
-			t.Errorf("%s of %s at %d should make version %d: %+v", u.Notes, u.Of, r.Sequence, version[u.Of], o)
+			t.Errorf("%s of %s at %d should make version %d: %+v", u.Notes, u.Of, r.Address, version[u.Of], o)
 		}
 	}
-	if found != len(wanted) {
-		t.Errorf("%d of %d updates are on the ledger", found, len(wanted))
+	if len(found) != len(wanted) {
+		t.Errorf("%d of %d updates are on the ledger", len(found), len(wanted))
 	}
 	for id, want := range version {
 		var contact Contact

@@ -221,7 +221,7 @@ func (r *rig) events() []*events.Event {
 			e := need(events.Parse(rec.Data))(r.t)
 			must(r.t, e.Verify(r.keys, rec.Subject))
 			all = append(all, e)
-			if rec.Sequence >= last {
+			if rec.Last && events.SequenceOf(rec.Address) >= last {
 				return enough
 			}
 		}
