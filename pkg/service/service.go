@@ -19,9 +19,9 @@ import (
 
 // The parts of a stop: together SIGTERM ends the process within 10 s.
 const (
-	DrainTimeout  = 6 * time.Second // answers out
-	FlushTimeout  = 2 * time.Second // ledger flushed
-	ExportTimeout = time.Second     // last spans and metrics
+	DrainTimeout  = 6 * time.Second        // answers out
+	FlushTimeout  = 2 * time.Second        // ledger flushed
+	ExportTimeout = 900 * time.Millisecond // twice: the last observations, then the last spans and counts
 )
 
 // Main runs a service with the settings of the environment until SIGINT or SIGTERM, and
@@ -60,4 +60,14 @@ func CloseWithin(err *error, within time.Duration, stop func(context.Context) er
 	ctx, cancel := context.WithTimeout(context.Background(), within)
 	defer cancel()
 	*err = errors.Join(*err, stop(ctx))
+}
+
+// Export gives the last telemetry [ExportTimeout] to go out, for defer. A collector that is away costs telemetry: it is
+// logged, and the process has not failed.
+func Export(log *slog.Logger, what string, send func(context.Context) error) {
+	ctx, cancel := context.WithTimeout(context.Background(), ExportTimeout)
+	defer cancel()
+	if err := send(ctx); err != nil {
+		log.Warn("the last "+what+" could not be sent", "error", err)
+	}
 }

@@ -15,6 +15,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -46,6 +47,7 @@ type Telemetry struct {
 	metrics  *sdkmetric.MeterProvider
 	registry *prometheus.Registry
 
+	observing   atomic.Int32 // observes, observesLast or observesNoMore
 	shutdown    sync.Once
 	shutdownErr error
 }
@@ -199,9 +201,10 @@ func (t *Telemetry) Tracer() trace.Tracer {
 // TracerProvider is for libraries that bring their own instrumentation.
 func (t *Telemetry) TracerProvider() trace.TracerProvider { return t.traces }
 
-// Meter makes the service's instruments. Durations are float64 histograms with unit "s".
+// Meter makes the service's instruments. Durations are float64 histograms with unit "s". A callback has 2 s, and one that
+// fails leaves its instruments out of that collection and nothing else.
 func (t *Telemetry) Meter() metric.Meter {
-	return t.metrics.Meter(scope, metric.WithInstrumentationVersion(t.version))
+	return meter{t.metrics.Meter(scope, metric.WithInstrumentationVersion(t.version)), t}
 }
 
 // MeterProvider is for libraries that bring their own instrumentation.
@@ -221,9 +224,11 @@ func (t *Telemetry) Handler() http.Handler {
 	})
 }
 
-// Shutdown sends what is still held, within ctx and at most 5 s, and stops. Later calls return the first one's error.
+// Shutdown sends what is still held, within ctx and at most 5 s, and stops. No callback is called any more: what it reads may
+// be closed. Later calls return the first one's error.
 func (t *Telemetry) Shutdown(ctx context.Context) error {
 	t.shutdown.Do(func() {
+		t.observing.Store(observesNoMore)
 		ctx, cancel := context.WithTimeout(ctx, shutdownWithin)
 		defer cancel()
 		t.shutdownErr = errors.Join(t.traces.Shutdown(ctx), t.metrics.Shutdown(ctx))

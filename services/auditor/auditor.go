@@ -94,7 +94,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	if err != nil {
 		return err
 	}
-	defer service.CloseWithin(&err, service.ExportTimeout, tel.Shutdown)
+	defer service.Export(cfg.Log, "telemetry", tel.Shutdown)
 	rdb := redis.NewClient(options)
 	defer service.Close(&err, rdb.Close)
 	by, err := cfg.open(ctx)
@@ -113,6 +113,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		return err
 	}
 	defer service.CloseWithin(&err, service.FlushTimeout, led.Close)
+	defer service.Export(cfg.Log, "observations", tel.StopObserving) // which read what is closed after this
 	writer, err := stream.NewWriter(stream.Config{
 		Ledger: led, Appender: audit.NewAppender(rdb, cfg.AuditRetention), Reader: audit.NewReader(rdb), Seals: keys, Key: key,
 		Retention: cfg.AuditRetention, Log: cfg.Log, Telemetry: tel,
