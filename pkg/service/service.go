@@ -8,8 +8,10 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/url"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 	"time"
 
@@ -29,8 +31,13 @@ const (
 func Main[C any](name string, run func(context.Context, C) error, log func(*C) **slog.Logger) {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	cfg, err := settings.Load[C]()
+	var own *slog.Logger
 	if err == nil {
-		*log(&cfg) = telemetry.LoggerFromEnv("writ-" + name)
+		own, err = telemetry.LoggerFromEnv("writ-" + name)
+	}
+	if err == nil {
+		telemetry.Default(own)
+		*log(&cfg) = own
 		err = run(ctx, cfg)
 	}
 	stop()
@@ -70,4 +77,17 @@ func Export(log *slog.Logger, what string, send func(context.Context) error) {
 	if err := send(ctx); err != nil {
 		log.Warn("the last "+what+" could not be sent", "error", err)
 	}
+}
+
+// NATSURL checks WRIT_NATS_URL, whose parts the client's own error repeats, passwords too.
+func NATSURL(servers string) error {
+	for server := range strings.SplitSeq(servers, ",") {
+		if server = strings.TrimSpace(server); !strings.Contains(server, "://") {
+			server = "nats://" + server
+		}
+		if u, err := url.Parse(server); err != nil || u.Hostname() == "" {
+			return errors.New("WRIT_NATS_URL: want nats://[USER:PASSWORD@]HOST:PORT, or several, separated by commas")
+		}
+	}
+	return nil
 }

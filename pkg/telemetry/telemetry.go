@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -77,6 +78,9 @@ func Setup(ctx context.Context, service, version string, options ...Option) (*Te
 	for _, option := range options {
 		option(&c)
 	}
+	if err := checkEnvironment(); err != nil {
+		return nil, err
+	}
 	described, err := describe(ctx, service, version)
 	if err != nil {
 		return nil, fmt.Errorf("telemetry resource: %w", err)
@@ -91,6 +95,24 @@ func Setup(ctx context.Context, service, version string, options ...Option) (*Te
 	// The one global: the same value for every service, and what libraries fall back to.
 	otel.SetTextMapPropagator(propagator)
 	return t, nil
+}
+
+// checkEnvironment finds what the SDK would log and leave at its default: numbers (of milliseconds, or of spans) and booleans.
+func checkEnvironment() error {
+	for _, name := range []string{
+		"OTEL_METRIC_EXPORT_INTERVAL", "OTEL_METRIC_EXPORT_TIMEOUT", "OTEL_BSP_SCHEDULE_DELAY", "OTEL_BSP_EXPORT_TIMEOUT", "OTEL_BSP_MAX_QUEUE_SIZE",
+		"OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "OTEL_EXPORTER_OTLP_TIMEOUT", "OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "OTEL_EXPORTER_OTLP_METRICS_TIMEOUT",
+	} {
+		if text := os.Getenv(name); text != "" {
+			if _, err := strconv.ParseUint(text, 10, 31); err != nil {
+				return fmt.Errorf("%s: want a whole number, 0 or more", name)
+			}
+		}
+	}
+	if text := os.Getenv("OTEL_SDK_DISABLED"); text != "" && !strings.EqualFold(text, "true") && !strings.EqualFold(text, "false") {
+		return errors.New("OTEL_SDK_DISABLED: want true or false")
+	}
+	return nil
 }
 
 // describe is the resource: what the environment says, with this service's name and version over it, because three

@@ -90,6 +90,9 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	if err != nil {
 		return fmt.Errorf("WRIT_TRUSTED_PROXIES: %w", err)
 	}
+	if err := service.NATSURL(cfg.NATSURL); err != nil {
+		return err
+	}
 	tel, err := telemetry.Setup(ctx, "writ-auditor", cfg.Version)
 	if err != nil {
 		return err

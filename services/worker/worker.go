@@ -76,6 +76,9 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	if err != nil {
 		return fmt.Errorf("WRIT_SEAL_KEYS: %w", err)
 	}
+	if err := service.NATSURL(cfg.NATSURL); err != nil {
+		return err
+	}
 	tel, err := telemetry.Setup(ctx, "writ-worker", cfg.Version)
 	if err != nil {
 		return err
