@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -27,10 +28,21 @@ const (
 func openPostgres(url string) (*Store, error) {
 	config, err := pgx.ParseConfig(url)
 	if err != nil {
-		// pgx hides the password; the URL itself is left out.
-		return nil, errors.New("not a PostgreSQL URL: " + err.Error())
+		return nil, errors.New("not a PostgreSQL URL" + parseReason(err))
 	}
 	return newPostgres(config)
+}
+
+// parseReason is what pgx says of a URL that it cannot parse, without the URL: pgx hides the password in its user part, and
+// shows one in its query.
+func parseReason(err error) string {
+	text := err.Error() // cannot parse `URL`: what cannot (why, which may repeat a piece)
+	_, reason, found := strings.Cut(text[strings.LastIndex(text, "`")+1:], ": ")
+	if !found {
+		return ""
+	}
+	reason, _, _ = strings.Cut(reason, " (")
+	return ": " + reason
 }
 
 func newPostgres(config *pgx.ConnConfig) (*Store, error) {

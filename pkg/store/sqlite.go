@@ -11,6 +11,9 @@ import (
 	"strings"
 	"sync"
 
+	"golang.org/x/text/cases"
+	"golang.org/x/text/unicode/norm"
+
 	"modernc.org/sqlite"
 )
 
@@ -18,8 +21,7 @@ import (
 // has a page cache of its own (2 MiB) and compiled statements of its own.
 const readConns = 8
 
-// foldFunction is the name under which SQLite knows strings.ToLower: its own
-// lower() knows ASCII only.
+// foldFunction is the name under which SQLite knows [fold].
 const foldFunction = "writ_fold"
 
 // sqliteDriver is a private driver, so that the function reaches our
@@ -29,12 +31,18 @@ var sqliteDriver = sync.OnceValues(func() (*sqlite.Driver, error) {
 	err := d.RegisterDeterministicScalarFunction(foldFunction, 1,
 		func(_ *sqlite.FunctionContext, args []driver.Value) (driver.Value, error) {
 			if text, ok := args[0].(string); ok {
-				return strings.ToLower(text), nil
+				return fold(text), nil
 			}
 			return args[0], nil
 		})
 	return d, err
 })
+
+// fold makes texts equal that Unicode's full case folding and compatibility composition (NFKC) make equal, and those with
+// the Turkish dotless i; PostgreSQL does the same in SQL ([folded]).
+func fold(text string) string {
+	return strings.ReplaceAll(cases.Fold().String(norm.NFKC.String(text)), "ı", "i")
+}
 
 // connector opens connections of one driver to one DSN.
 type connector struct {

@@ -90,11 +90,14 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	if err != nil {
 		return fmt.Errorf("WRIT_TRUSTED_PROXIES: %w", err)
 	}
+	if err := service.NATSURL(cfg.NATSURL); err != nil {
+		return err
+	}
 	tel, err := telemetry.Setup(ctx, "writ-auditor", cfg.Version)
 	if err != nil {
 		return err
 	}
-	defer service.CloseWithin(&err, service.ExportTimeout, tel.Shutdown)
+	defer service.Export(cfg.Log, "telemetry", tel.Shutdown)
 	rdb := redis.NewClient(options)
 	defer service.Close(&err, rdb.Close)
 	by, err := cfg.open(ctx)
@@ -113,6 +116,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		return err
 	}
 	defer service.CloseWithin(&err, service.FlushTimeout, led.Close)
+	defer service.Export(cfg.Log, "observations", tel.StopObserving) // which read what is closed after this
 	writer, err := stream.NewWriter(stream.Config{
 		Ledger: led, Appender: audit.NewAppender(rdb, cfg.AuditRetention), Reader: audit.NewReader(rdb), Seals: keys, Key: key,
 		Retention: cfg.AuditRetention, Log: cfg.Log, Telemetry: tel,

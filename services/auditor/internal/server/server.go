@@ -7,6 +7,7 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"strconv"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -172,7 +173,10 @@ func tenantParam() *huma.Param {
 // describeRequestID puts the header that every answer has into the document.
 func describeRequestID(doc *huma.OpenAPI) {
 	for _, item := range doc.Paths {
-		for _, r := range item.Get.Responses {
+		for status, r := range item.Get.Responses {
+			if code, err := strconv.Atoi(status); err == nil && r.Description == "" { // OpenAPI wants one
+				r.Description = http.StatusText(code)
+			}
 			if r.Headers == nil {
 				r.Headers = map[string]*huma.Header{}
 			}

@@ -94,6 +94,13 @@ func (s *Server) serveTile(w http.ResponseWriter, r *http.Request, l audit.Log) 
 	w.Header().Set("Cache-Control", "public, max-age=31536000, immutable") // a tile with these hashes never changes
 	if entries {
 		w.Header().Set("Cache-Control", "private, max-age=31536000, immutable")
+		w.Header().Add("Vary", "Accept-Encoding")
+		if acceptsGzip(r.Header.Values("Accept-Encoding")) { // C2SP tlog-tiles: bundles SHOULD be
+			w.Header().Set("Content-Encoding", "gzip")
+			if b, err = zipped(b); err != nil {
+				return err
+			}
+		}
 	}
 	_, _ = w.Write(b) // the client may be gone
 	return nil
