@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/http"
 	"reflect"
+	"regexp"
 	"strconv"
 	"strings"
 
@@ -32,9 +33,9 @@ func newError(status int, msg string, errs ...error) huma.StatusError {
 		var d huma.ErrorDetailer
 		if errors.As(err, &d) {
 			e := d.ErrorDetail()
-			p.Errors = append(p.Errors, named(e))
+			p.add(named(e))
 		} else if err != nil && status < http.StatusInternalServerError {
-			p.Errors = append(p.Errors, FieldError{Message: err.Error()})
+			p.add(FieldError{Message: withoutGo(err.Error())})
 		}
 	}
 	return p
@@ -42,6 +43,11 @@ func newError(status int, msg string, errs ...error) huma.StatusError {
 
 // newErrorIn is newError for a request.
 func newErrorIn(ctx huma.Context, status int, msg string, errs ...error) huma.StatusError {
+	if status >= http.StatusInternalServerError && request.Gone(ctx.Context()) {
+		p := gone()
+		p.RequestID = request.Info(ctx.Context()).ID
+		return p
+	}
 	err := newError(status, msg, errs...)
 	if p, ok := errors.AsType[*Problem](err); ok {
 		p.RequestID = request.Info(ctx.Context()).ID
@@ -56,7 +62,21 @@ func named(e *huma.ErrorDetail) FieldError {
 	if name, _, ok := strings.Cut(strings.TrimPrefix(e.Message, missing), " "); ok && strings.HasPrefix(e.Message, missing) {
 		return FieldError{Location: e.Location + "." + name, Message: e.Message}
 	}
-	return FieldError{Location: e.Location, Message: e.Message}
+	return FieldError{Location: e.Location, Message: withoutGo(e.Message)}
+}
+
+// goType is how encoding/json tells what does not fit into a type of Go's.
+var goType = regexp.MustCompile(`json: cannot unmarshal (number \S+|[a-z]+) into Go (?:value|struct field \S+) of type \S+`)
+
+// withoutGo says it in the words of JSON: to a client our types mean nothing.
+func withoutGo(message string) string {
+	return goType.ReplaceAllStringFunc(message, func(m string) string {
+		what := goType.FindStringSubmatch(m)[1]
+		if number, ok := strings.CutPrefix(what, "number "); ok {
+			return "the number " + number + " is too large, or not of the kind that is wanted"
+		}
+		return "a value of another type than " + what + " is wanted"
+	})
 }
 
 // Answer answers with a problem from a huma middleware.
