@@ -18,7 +18,6 @@ import (
 	"github.com/writ-project/writ/pkg/audit"
 	"github.com/writ-project/writ/pkg/authz"
 	"github.com/writ-project/writ/pkg/events"
-	"github.com/writ-project/writ/pkg/fault"
 	"github.com/writ-project/writ/pkg/gate"
 	"github.com/writ-project/writ/pkg/health"
 	"github.com/writ-project/writ/pkg/identity"
@@ -91,7 +90,7 @@ func (s *Server) Close() { s.watch.close() }
 
 func (s *Server) routes() http.Handler {
 	r := chi.NewRouter()
-	r.Use(request.Identify(s.TrustedProxies), middleware.GetHead, problem.Recover(s.Log))
+	r.Use(request.Identify(s.TrustedProxies), middleware.GetHead, problem.Recover(s.Log), problem.WellFormed(s.Log))
 	r.NotFound(problem.NotFound)
 	r.MethodNotAllowed(problem.MethodNotAllowed)
 	r.Get("/livez", s.Health.Livez)
@@ -102,11 +101,11 @@ func (s *Server) routes() http.Handler {
 		r.Use(
 			otelhttp.NewMiddleware("http", otelhttp.WithTracerProvider(s.Telemetry.TracerProvider()),
 				otelhttp.WithMeterProvider(s.Telemetry.MeterProvider()), otelhttp.WithPropagators(s.Telemetry.Propagator())),
-			problem.Recover(s.Log), request.NameSpan, // within, so that a crash is counted too
+			problem.Recover(s.Log), request.NameSpan, problem.Conditional(s.Log), // within, so that a crash is counted too
 		)
 		s.api = humachi.New(r, openapi.Config("writ audit",
 			"Every decision, as it stands on the ledger, and the proof that none is missing or changed.", s.Version, ""))
-		s.api.UseMiddleware(s.gate.Middleware(s.api))
+		s.api.UseMiddleware(s.gate.Middleware(s.api), openapi.Input(s.api))
 		s.registerDecisions()
 		s.registerProofs()
 		s.registerStream()
@@ -140,26 +139,13 @@ func registerStreamed[I, O any](s *Server, op huma.Operation, handle func(contex
 	problem.Describe(s.api, &op)
 	op.RejectUnknownQueryParameters = true
 	op.Parameters = append(op.Parameters, tenantParam())
-	huma.Register(s.api, op, func(ctx context.Context, in *I) (out *O, err error) {
-		if err = once(ctx); err == nil {
-			out, err = handle(ctx, in)
-		}
+	huma.Register(s.api, op, func(ctx context.Context, in *I) (*O, error) {
+		out, err := handle(ctx, in)
 		if err != nil {
 			return nil, s.problem(ctx, err)
 		}
 		return out, nil
 	})
-}
-
-// once refuses a query parameter that is given more than once: huma would take
-// the first one, and a filter that is not looked at shows more than was meant.
-func once(ctx context.Context) error {
-	for name, values := range request.HTTP(ctx).URL.Query() {
-		if len(values) > 1 {
-			return fault.InvalidField("query."+name, "given more than once")
-		}
-	}
-	return nil
 }
 
 func tenantParam() *huma.Param {
