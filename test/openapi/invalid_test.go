@@ -77,8 +77,8 @@ func (s *suite) invalidParameters(op *operation, base func() call, refused refus
 		}
 	}
 	for name, bad := range map[string][]string{
-		"Prefer": {"wait=x", "wait=-1", "wait"}, "Idempotency-Key": {`"`, `"x`, strings.Repeat("k", 300)},
-		"If-Match": {"1", `"1`, strings.Repeat(`"1",`, 20) + `"1"`}, "If-None-Match": {"1"},
+		"Idempotency-Key": {`"`, `"x`, strings.Repeat("k", 300)},
+		"If-Match":        {"1", `"1`, strings.Repeat(`"1",`, 20) + `"1"`}, "If-None-Match": {"1"},
 	} {
 		if !slices.ContainsFunc(op.Parameters, func(p parameter) bool { return p.Name == name }) || op.path == pathContent {
 			continue // of a file: tags of any form, and bad ones are no match (RFC 9110)

@@ -154,7 +154,7 @@ func (s *Server) Close() {
 
 func (s *Server) routes() http.Handler {
 	r := chi.NewRouter()
-	r.Use(request.Identify(s.TrustedProxies), middleware.GetHead, problem.Recover(s.Log))
+	r.Use(request.Identify(s.TrustedProxies), middleware.GetHead, problem.Recover(s.Log), problem.WellFormed(s.Log))
 	r.NotFound(problem.NotFound)
 	r.MethodNotAllowed(problem.MethodNotAllowed)
 	r.Get("/livez", s.Health.Livez)
@@ -167,11 +167,11 @@ func (s *Server) routes() http.Handler {
 			otelhttp.NewMiddleware("http", otelhttp.WithTracerProvider(s.Telemetry.TracerProvider()),
 				otelhttp.WithMeterProvider(s.Telemetry.MeterProvider()), otelhttp.WithPropagators(s.Telemetry.Propagator())),
 			problem.Recover(s.Log), limit.InFlight(s.MaxInFlight),
-			request.NameSpan, deadline, s.signin.Bearer, s.signin.Pages(s.accountPage),
+			request.NameSpan, deadline, s.signin.Bearer, s.signin.Pages(s.accountPage), problem.Conditional(s.Log),
 		)
 		s.api = humachi.New(r, openapi.Config("writ",
 			"Commands on resources, each authorized by a policy and recorded with the decision that permits it.", s.Version, s.PublicURL))
-		s.api.UseMiddleware(s.gate.Middleware(s.api), s.notTooOften(s.rate))
+		s.api.UseMiddleware(s.gate.Middleware(s.api), s.notTooOften(s.rate), openapi.Input(s.api), s.preconditions)
 		for _, d := range s.Kinds {
 			s.registerKind(d)
 		}

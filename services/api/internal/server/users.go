@@ -136,17 +136,17 @@ func (p *people) delete(ctx context.Context, in *deleteUserInput) (*mutationOutp
 
 // started reads the headers of a mutation and finds the command that its key
 // stands for already.
-func (p *people) started(ctx context.Context, h MutationHeaders, parts ...string) (*order, match, *command, error) {
+func (p *people) started(ctx context.Context, h MutationHeaders, parts ...string) (*order, request.Conditions, *command, error) {
 	o, err := newOrder(ctx, h, parts...)
 	if err != nil {
-		return nil, match{}, nil, err
+		return nil, request.Conditions{}, nil, err
 	}
-	versions, anyVersion, conditional, err := entityTags("If-Match", request.FieldLines(ctx, "If-Match"))
+	cond, err := conditions(ctx)
 	if err != nil {
-		return nil, match{}, nil, err
+		return nil, cond, nil, err
 	}
 	done, err := p.earlier(ctx, o)
-	return o, match{versions, conditional && !anyVersion}, done, err
+	return o, cond, done, err
 }
 
 // keepsAnAdmin refuses to take the role away from the last admin of the default
