@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"time"
 	"unicode/utf8"
 
 	"github.com/google/uuid"
@@ -327,11 +326,12 @@ func (k *resources) answer(ctx context.Context, o *order, c *command, err error)
 	if err != nil {
 		return nil, fmt.Errorf("read the result of command %s: %w", c.ID, err)
 	}
-	if c.Kind == user.Kind.Name && row.CreatedAt.Before(c.IssuedAt.Truncate(time.Microsecond)) && out.Status == http.StatusCreated {
-		out.Status, out.Location = http.StatusOK, "/v1/"+k.def.Plural+"/"+row.ID // found
-	}
 	if out.Status == http.StatusCreated {
 		out.Location = "/v1/" + k.def.Plural + "/" + row.ID // a user's id is Stytch's to give
+		known := false
+		if row, known = o.met(row, c.IssuedAt); known {
+			out.Status = http.StatusOK
+		}
 	}
 	shown, err := k.present(ctx, o.caller, []kind.Row{row}, false, o.views...)
 	if err != nil {

@@ -73,6 +73,8 @@ type Config struct {
 	BootstrapAdmin string
 	// TrustedProxies say where requests come from (WRIT_TRUSTED_PROXIES).
 	TrustedProxies request.Proxies
+	// CORSOrigins are those whose pages may use this (WRIT_CORS_ORIGINS).
+	CORSOrigins request.Origins
 	// MaxInFlight is how many requests are worked on at a time; 0 means no limit.
 	MaxInFlight uint
 	// RateLimit is how many requests a second one principal may send to this
@@ -154,7 +156,7 @@ func (s *Server) Close() {
 
 func (s *Server) routes() http.Handler {
 	r := chi.NewRouter()
-	r.Use(request.Identify(s.TrustedProxies), middleware.GetHead, problem.Recover(s.Log), problem.WellFormed(s.Log))
+	r.Use(request.Identify(s.TrustedProxies), s.CORSOrigins.CORS, middleware.GetHead, problem.Recover(s.Log), problem.WellFormed(s.Log))
 	r.NotFound(problem.NotFound)
 	r.MethodNotAllowed(problem.MethodNotAllowed)
 	r.Get("/livez", s.Health.Livez)

@@ -29,6 +29,9 @@ type order struct {
 	fingerprint string
 	commandID   string
 	views       []string // the tenants that the answer tells about a user; none: the caller's
+	// asked is whom a create of a user is about, and member whether the tenant knew them before.
+	asked  *user.New
+	member bool
 }
 
 // newOrder reads the headers that every mutation shares. The command's id comes

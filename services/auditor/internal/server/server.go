@@ -51,6 +51,8 @@ type Config struct {
 	Version   string
 	// TrustedProxies say where requests come from (WRIT_TRUSTED_PROXIES).
 	TrustedProxies request.Proxies
+	// CORSOrigins are those whose pages may use this (WRIT_CORS_ORIGINS).
+	CORSOrigins request.Origins
 	// Stopping is closed when the service drains: streams and exports end then.
 	// Nil means never.
 	Stopping <-chan struct{}
@@ -90,7 +92,7 @@ func (s *Server) Close() { s.watch.close() }
 
 func (s *Server) routes() http.Handler {
 	r := chi.NewRouter()
-	r.Use(request.Identify(s.TrustedProxies), middleware.GetHead, problem.Recover(s.Log), problem.WellFormed(s.Log))
+	r.Use(request.Identify(s.TrustedProxies), s.CORSOrigins.CORS, middleware.GetHead, problem.Recover(s.Log), problem.WellFormed(s.Log))
 	r.NotFound(problem.NotFound)
 	r.MethodNotAllowed(problem.MethodNotAllowed)
 	r.Get("/livez", s.Health.Livez)
