@@ -97,7 +97,7 @@ func Describe(api huma.API, op *huma.Operation) {
 	schema := huma.SchemaFromType(api.OpenAPI().Components.Schemas, reflect.TypeFor[Problem]())
 	text := map[int]string{
 		400: "The request cannot be read", 401: "No session, or none that is valid", 403: "The policy denies it", 404: "There is none, or none that you may know of",
-		409: "It exists already", 412: "The version is another", 413: "The body is larger than 1 MiB", 415: "Neither JSON nor merge patch",
+		409: "It exists already", 412: "It is not what the preconditions want, such as another version", 413: "The body is larger than 1 MiB", 415: "The body is of another media type (Accept, Accept-Patch), or in a content coding (Accept-Encoding)",
 		422: "Something in the request breaks a rule", 429: "Too many requests", 500: internal,
 		503: "A part that is needed does not answer; nothing was done",
 	}

@@ -150,6 +150,7 @@ func (c *contents) get(w http.ResponseWriter, r *http.Request) error {
 	part := ""
 	if r.Method == http.MethodGet && cond.RangeHolds(now) { // RFC 9110, 14.2: of other methods there are no ranges
 		if part, err = byteRanges(r.Header.Get("Range"), *v.Size); err != nil {
+			h.Del("ETag")
 			return err
 		}
 	}

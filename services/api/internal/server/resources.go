@@ -130,7 +130,9 @@ func (k *resources) ownable(ctx context.Context, c *gate.Caller, owner string) e
 	}
 	row, err := k.Store.Get(ctx, user.Kind, owner)
 	if fault.Is(err, fault.NotFound) || err == nil && !user.Kind.In(row, c.Tenant) {
-		return fault.InvalidField("body.owner_id", "there is no such user in the tenant %s", c.Tenant)
+		e := fault.Conflict("no-such-owner", "there is no such user in the tenant %s", c.Tenant) // of its form there is nothing wrong
+		e.Fields = []fault.Field{{Location: "body.owner_id", Message: "there is no such user in the tenant"}}
+		return e
 	}
 	return err
 }

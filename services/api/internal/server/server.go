@@ -210,6 +210,12 @@ func register[I, O any](s *Server, op huma.Operation, handle func(context.Contex
 			op.Errors = append(op.Errors, status)
 		}
 	}
+	if !slices.Contains(op.Errors, http.StatusBadRequest) {
+		op.Errors = append(op.Errors, http.StatusBadRequest) // a query that cannot be read, a header twice
+	}
+	if judged := op.Method != http.MethodGet || op.Responses["304"] != nil; judged && !slices.Contains(op.Errors, http.StatusPreconditionFailed) {
+		op.Errors = append(op.Errors, http.StatusPreconditionFailed)
+	}
 	problem.Describe(s.api, &op)
 	// huma knows the parameters of the input's type only; an operation with others looks itself.
 	op.RejectUnknownQueryParameters = len(op.Parameters) == 0

@@ -104,8 +104,8 @@ func TestOwnerMustBeAUserOfTheTenant(t *testing.T) {
 	for _, owner := range []string{"nobody", w.amyID} {
 		for _, c := range [][3]string{{"POST", "/v1/contacts", `{"first_name":"x","owner_id":"` + owner + `"}`}, {"PATCH", "/v1/contacts/" + mine, `{"owner_id":"` + owner + `"}`}} {
 			a := w.do(c[0], w.url+c[1], w.alice, c[2])
-			if a.status != http.StatusUnprocessableEntity || !bytes.Contains(a.body, []byte("body.owner_id")) {
-				t.Errorf("%s %s for %s: %d %s, want 422", c[0], c[1], owner, a.status, a.body)
+			if a.status != http.StatusConflict || !bytes.Contains(a.body, []byte("body.owner_id")) {
+				t.Errorf("%s %s for %s: %d %s, want 409 that names it", c[0], c[1], owner, a.status, a.body)
 			}
 			told = append(told, a.problem(t).Detail)
 		}

@@ -115,7 +115,7 @@ func (s *Server) routes() http.Handler {
 		s.registerStats()
 		s.registerTiles(r)
 		s.registerSequences()
-		describeRequestID(s.api.OpenAPI())
+		describeHeaders(s.api.OpenAPI())
 		r.Get("/docs", openapi.Page(s.api, s.Log))
 	})
 	return r
@@ -137,7 +137,7 @@ func registerStreamed[I, O any](s *Server, op huma.Operation, handle func(contex
 		op.Responses = map[string]*huma.Response{}
 	}
 	op.Method, op.Tags = http.MethodGet, []string{"audit"}
-	op.Errors = append(op.Errors, http.StatusUnauthorized, http.StatusUnprocessableEntity, http.StatusInternalServerError, http.StatusServiceUnavailable)
+	op.Errors = append(op.Errors, http.StatusBadRequest, http.StatusUnauthorized, http.StatusUnprocessableEntity, http.StatusInternalServerError, http.StatusServiceUnavailable)
 	problem.Describe(s.api, &op)
 	op.RejectUnknownQueryParameters = true
 	op.Parameters = append(op.Parameters, tenantParam())
@@ -157,12 +157,17 @@ func tenantParam() *huma.Param {
 	}
 }
 
-// describeRequestID puts the header that every answer has into the document.
-func describeRequestID(doc *huma.OpenAPI) {
+// describeHeaders puts the headers that every answer may have into the document.
+func describeHeaders(doc *huma.OpenAPI) {
 	for _, item := range doc.Paths {
 		for _, r := range item.Get.Responses {
 			if r.Headers == nil {
 				r.Headers = map[string]*huma.Header{}
+			}
+			if r.Headers["Cache-Control"] == nil {
+				r.Headers["Cache-Control"] = &huma.Header{
+					Description: "private, no-cache, with Vary: Authorization, Cookie, Writ-Tenant", Schema: &huma.Schema{Type: huma.TypeString},
+				}
 			}
 			r.Headers[request.IDHeader] = &huma.Header{
 				Description: "The request's own id, if it had a reasonable one", Required: true, Schema: &huma.Schema{Type: huma.TypeString},
