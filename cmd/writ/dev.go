@@ -50,6 +50,7 @@ type devCmd struct {
 	WebhookSecret  string        `help:"What messages to /v1/webhooks/stytch are signed with, whsec_ and base64." env:"STYTCH_WEBHOOK_SECRET"`
 	PrivateHooks   bool          `help:"Let webhooks go to this machine and other addresses that are not public." name:"webhooks-allow-private" env:"WRIT_WEBHOOKS_ALLOW_PRIVATE"`
 	Proxies        string        `help:"The proxies' address ranges (CIDR, separated by commas), whose X-Forwarded-For is believed." name:"trusted-proxies" env:"WRIT_TRUSTED_PROXIES"`
+	CORSOrigins    string        `help:"The origins (separated by commas, such as http://localhost:3000) whose pages may use the services with a token of their own." name:"cors-origins" env:"WRIT_CORS_ORIGINS"`
 	MaxInFlight    uint          `help:"How many requests are worked on at a time; 0 for no limit." env:"WRIT_MAX_IN_FLIGHT" default:"1024"`
 	RateLimit      uint          `help:"How many requests a second one principal may send; 0 for no limit." env:"WRIT_RATE_LIMIT" default:"1000"`
 	MaxBacklog     uint          `help:"How many commands may wait to be applied; 0 for no limit." env:"WRIT_MAX_BACKLOG" default:"100000"`
@@ -286,7 +287,7 @@ func (s *stack) startServices(ctx context.Context) error {
 			NATSURL: s.local.NATS, LedgerReplicas: 1, LedgerMaxBytes: s.cmd.LedgerMax, RedisURL: s.local.Redis,
 			AuditKeyFile: auditKeyFile(s.data), AuditRetention: s.cmd.AuditRetention, DatabaseURL: s.local.Database, Cerbos: s.cmd.Cerbos,
 			StytchProjectID: localProject, StytchSecret: s.keys.StytchSecret, StytchBaseURL: s.local.Mailbox,
-			TrustedProxies: s.cmd.Proxies, SealKeys: s.keys.SealKeys, Listener: ln[1], Log: s.logs["auditor"], Version: version(),
+			TrustedProxies: s.cmd.Proxies, CORSOrigins: s.cmd.CORSOrigins, SealKeys: s.keys.SealKeys, Listener: ln[1], Log: s.logs["auditor"], Version: version(),
 		})
 	}, nil)
 	s.run(func(ctx context.Context) error {
@@ -295,7 +296,7 @@ func (s *stack) startServices(ctx context.Context) error {
 			SealKeys: s.keys.SealKeys, PublicURL: cmp.Or(s.cmd.PublicURL, s.local.API), StytchProjectID: localProject, StytchSecret: s.keys.StytchSecret,
 			StytchBaseURL: s.local.Mailbox, Local: true, Mailbox: s.local.Mailbox + "/mailbox", Listener: ln[2], Log: s.logs["api"], Version: version(),
 			BootstrapAdmin: s.cmd.BootstrapAdmin, StytchWebhookSecret: s.cmd.WebhookSecret, WebhooksAllowPrivate: s.cmd.PrivateHooks,
-			TrustedProxies: s.cmd.Proxies, MaxInFlight: s.cmd.MaxInFlight, RateLimit: s.cmd.RateLimit, MaxBacklog: s.cmd.MaxBacklog,
+			TrustedProxies: s.cmd.Proxies, CORSOrigins: s.cmd.CORSOrigins, MaxInFlight: s.cmd.MaxInFlight, RateLimit: s.cmd.RateLimit, MaxBacklog: s.cmd.MaxBacklog,
 		})
 	}, nil)
 	for _, base := range []string{s.local.Worker, s.local.API, s.local.Auditor} {

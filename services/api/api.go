@@ -51,6 +51,8 @@ type Config struct {
 
 	// TrustedProxies are the address ranges (CIDR, separated by commas) whose X-Forwarded-For says where a request comes from.
 	TrustedProxies string `env:"WRIT_TRUSTED_PROXIES"`
+	// CORSOrigins are the origins (separated by commas) whose pages may use the service with a token of their own.
+	CORSOrigins string `env:"WRIT_CORS_ORIGINS"`
 
 	StytchWebhookSecret string `env:"STYTCH_WEBHOOK_SECRET"`
 	BootstrapAdmin      string `env:"WRIT_BOOTSTRAP_ADMIN"`
@@ -97,6 +99,10 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	}
 	if err := service.NATSURL(cfg.NATSURL); err != nil {
 		return err
+	}
+	origins, err := request.ParseOrigins(cfg.CORSOrigins)
+	if err != nil {
+		return fmt.Errorf("WRIT_CORS_ORIGINS: %w", err)
 	}
 	tel, err := telemetry.Setup(ctx, "writ-api", cfg.Version)
 	if err != nil {
@@ -167,7 +173,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		Telemetry: tel, Log: cfg.Log, Version: cfg.Version, PublicURL: cfg.PublicURL, OwnURL: "http://localhost:" + port, Local: cfg.Local, Mailbox: cfg.Mailbox, Stopping: ctx.Done(),
 		Content: files, MaxUpload: int64(min(cfg.MaxUpload, math.MaxInt64/2)), Jobs: background,
 		StytchWebhookSecret: cfg.StytchWebhookSecret, BootstrapAdmin: cfg.BootstrapAdmin, WebhooksAllowPrivate: cfg.WebhooksAllowPrivate,
-		TrustedProxies: proxies, MaxInFlight: cfg.MaxInFlight, RateLimit: cfg.RateLimit, Backlog: backlog, Queue: queue,
+		TrustedProxies: proxies, CORSOrigins: origins, MaxInFlight: cfg.MaxInFlight, RateLimit: cfg.RateLimit, Backlog: backlog, Queue: queue,
 	})
 	if err != nil {
 		return err

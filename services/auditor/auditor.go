@@ -45,6 +45,8 @@ type Config struct {
 
 	// TrustedProxies are the address ranges (CIDR, separated by commas) whose X-Forwarded-For says where a request comes from.
 	TrustedProxies string `env:"WRIT_TRUSTED_PROXIES"`
+	// CORSOrigins are the origins (separated by commas) whose pages may use the service with a token of their own.
+	CORSOrigins string `env:"WRIT_CORS_ORIGINS"`
 
 	// What follows is for those who look into the log; the copying needs none of it.
 	DatabaseURL     string `env:"WRIT_DATABASE_URL,required,notEmpty"`
@@ -92,6 +94,10 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	}
 	if err := service.NATSURL(cfg.NATSURL); err != nil {
 		return err
+	}
+	origins, err := request.ParseOrigins(cfg.CORSOrigins)
+	if err != nil {
+		return fmt.Errorf("WRIT_CORS_ORIGINS: %w", err)
 	}
 	tel, err := telemetry.Setup(ctx, "writ-auditor", cfg.Version)
 	if err != nil {
@@ -141,7 +147,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	g, ctx := errgroup.WithContext(ctx)
 	srv, handler, err := server.New(by.config(server.Config{
 		Audit: audit.NewReader(rdb), Key: key.PublicKey, Ledger: led, Keys: keys, Health: probes, Telemetry: tel, Log: cfg.Log,
-		Version: cfg.Version, TrustedProxies: proxies, Stopping: ctx.Done(),
+		Version: cfg.Version, TrustedProxies: proxies, CORSOrigins: origins, Stopping: ctx.Done(),
 	}))
 	if err != nil {
 		return err

@@ -121,6 +121,8 @@ func TestMalformedSettingStopsTheStart(t *testing.T) {
 		{"auditor", "WRIT_REDIS_URL", "http://user:hunter2@127.0.0.1"},
 		{"api auditor", "WRIT_TRUSTED_PROXIES", "10.0.0.0/8,proxy"},
 		{"api auditor", "WRIT_TRUSTED_PROXIES", "0.0.0.0/0"},
+		{"api auditor", "WRIT_CORS_ORIGINS", "*"},
+		{"api auditor", "WRIT_CORS_ORIGINS", "https://app.example.com/"},
 		{"api", "WRIT_MAX_IN_FLIGHT", "-1"},
 		{"api", "WRIT_RATE_LIMIT", "many"},
 		{"api", "WRIT_MAX_BACKLOG", "1.5"},

@@ -128,7 +128,7 @@ func permissionsSchema(d *kind.Definition) *huma.Schema {
 func (s schemas) resource(description string) *huma.Response {
 	return &huma.Response{
 		Description: description,
-		Headers:     map[string]*huma.Header{"ETag": text("The version")},
+		Headers:     map[string]*huma.Header{"ETag": text("The version, and where the caller is shown less or more than the whole row, - and a digest of that")},
 		Content:     map[string]*huma.MediaType{"application/json": {Schema: s.full}},
 	}
 }
