@@ -12,6 +12,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"golang.org/x/mod/sumdb/tlog"
 
+	"github.com/writ-project/writ/pkg/events"
 	"github.com/writ-project/writ/pkg/fault"
 )
 
@@ -65,7 +66,7 @@ type Head struct {
 	// ended. Empty if nothing is.
 	Damaged string
 	token   string
-	through uint64 // the highest sequence that anything there tells
+	through events.Address // the highest that anything there tells
 }
 
 // Empty tells whether there is nothing in Redis.
@@ -130,8 +131,8 @@ type Item struct {
 	// DecisionID is the decision's own id; of an outcome that of the decision
 	// that was acted on. Only UUIDs are indexed.
 	DecisionID string
-	// Command is, of an outcome, the ledger sequence of its command.
-	Command uint64
+	// Command is, of an outcome, the ledger address of its command.
+	Command events.Address
 	// Leaf is LeafHash where that was computed already; zero means not.
 	Leaf tlog.Hash
 }
@@ -140,8 +141,8 @@ type Item struct {
 type Batch struct {
 	Items     []Item // in the ledger's order: ids ascend
 	Explained []Range
-	Sequence  uint64 // everything up to here is accounted for afterwards
-	Start     uint64 // see State; looked at while the logs are empty
+	Sequence  events.Address // everything up to here is accounted for afterwards
+	Start     events.Address // see State; looked at while the logs are empty
 }
 
 // Leaves gives the hashes of one log's entries in the batch, in order.
@@ -237,12 +238,12 @@ func (a *Appender) Reset(ctx context.Context, head Head) (Head, error) {
 	return parseHead(token)
 }
 
-// maxBuckets bounds the keys that one script is told: 2^30 ledger sequences.
+// maxBuckets bounds the keys that one script is told: 2^30 messages of the ledger.
 const maxBuckets = 1 << 14
 
 // Publish stores the logs' checkpoints, unless newer ones are there or the logs
 // have lost what they vouch for. Errors are fault.Unavailable.
-func (a *Appender) Publish(ctx context.Context, decisions, outcomes Checkpoint, sequence uint64) (stored bool, err error) {
+func (a *Appender) Publish(ctx context.Context, decisions, outcomes Checkpoint, sequence events.Address) (stored bool, err error) {
 	n, err := checkpointLua.Run(ctx, a.rdb, scriptKeys, decisions.Note, outcomes.Note, sequence, decisions.Tree.N, outcomes.Tree.N).Int()
 	if err != nil {
 		return false, fault.Unreachable(Dependency, err)

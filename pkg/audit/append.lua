@@ -1,6 +1,6 @@
 -- ARGV: the state expected; the six new marks; how many decisions and outcomes;
 -- each one's id, record and seal; how many tile writes; each one's key, offset
--- in bytes and hashes; how many bundles; each one's key, sequence and member;
+-- in bytes and hashes; how many bundles; each one's key, address and member;
 -- how many index writes; each one's key, seconds to live (0: for ever) and bytes.
 local now = state()
 if now ~= ARGV[1] then
@@ -26,8 +26,8 @@ end
 each(function(key, offset, hashes)
   redis.call('SETRANGE', key, offset, hashes)
 end)
-each(function(key, sequence, member)
-  redis.call('ZADD', key, sequence, member)
+each(function(key, address, member)
+  redis.call('ZADD', key, address, member)
 end)
 each(function(key, ttl, bytes)
   redis.call('APPEND', key, bytes)

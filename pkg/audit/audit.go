@@ -20,6 +20,8 @@ import (
 	"strings"
 
 	"golang.org/x/mod/sumdb/tlog"
+
+	"github.com/writ-project/writ/pkg/events"
 )
 
 // Log is one of the two logs.
@@ -49,13 +51,13 @@ const SealField = "seal"
 const (
 	// MarksKey is a hash: where the logs stand. See State.
 	MarksKey = "writ:marks"
-	// CheckpointKey is a hash: the signed notes by log, and the ledger sequence
+	// CheckpointKey is a hash: the signed notes by log, and the ledger address
 	// that they account for. See Signed.
 	CheckpointKey = "writ:checkpoint"
 )
 
 // bundlesKey is a sorted set: <number>:<id> of each bundle's first entry, scored
-// with its ledger sequence. It is trimmed with the stream, so its first member
+// with its ledger address. It is trimmed with the stream, so its first member
 // tells from where on entries are there.
 func (l Log) bundlesKey() string { return l.Stream() + ":bundles" }
 
@@ -70,11 +72,13 @@ const TileHeight = 8
 // BundleSize is how many entries an entry bundle holds, and hashes a tile.
 const BundleSize = 1 << TileHeight
 
-// ID is a stream entry's id: <ms>-<ledger sequence>. Ms is the time at which
+// ID is a stream entry's id: <ms>-<ledger address>. Ms is the time at which
 // the ledger stored the message, or the id before if that is higher.
 type ID struct {
-	Ms       uint64
-	Sequence uint64
+	Ms uint64
+	// Sequence is the event's address on the ledger, which is the sequence of the
+	// Redis entry's id: of all events of the ledger it ascends in their order.
+	Sequence events.Address
 }
 
 // MaxID is above every entry's id.
@@ -86,7 +90,7 @@ func (i ID) String() string {
 	return string(strconv.AppendUint(append(strconv.AppendUint(b[:0], i.Ms, 10), '-'), i.Sequence, 10))
 }
 
-// Less tells whether i comes before other: by time, then by sequence.
+// Less tells whether i comes before other: by time, then by address.
 func (i ID) Less(other ID) bool {
 	return i.Ms < other.Ms || i.Ms == other.Ms && i.Sequence < other.Sequence
 }
@@ -141,12 +145,12 @@ type Position struct {
 // State is where the logs stand. Both are appended by one script.
 type State struct {
 	Decisions, Outcomes Position
-	// Sequence is the ledger sequence up to which every message is an entry of
-	// one of the logs or explained.
-	Sequence uint64
-	// Start is the first ledger sequence that is accounted for: 1, unless the
-	// ledger itself begins later.
-	Start uint64
+	// Sequence is the ledger address up to which every address is an entry of
+	// one of the logs or explained. After a whole message it is events.End of it.
+	Sequence events.Address
+	// Start is the first ledger address that is accounted for: that of the first
+	// message's first event, unless the ledger itself begins later.
+	Start events.Address
 }
 
 // Of gives one log's position.
@@ -157,18 +161,24 @@ func (s State) Of(l Log) Position {
 	return s.Decisions
 }
 
-// Range is a run of ledger sequences, both ends included, that are no entries
+// Range is a run of ledger addresses, both ends included, that are no entries
 // of a log, and why.
 type Range struct {
-	First, Last uint64
+	First, Last events.Address
 	Why         Why
 }
 
-// Why a ledger sequence is no entry.
+// Why a ledger address is no entry.
 type Why byte
 
 // The reasons.
 const (
 	WhyRefused    Why = 'r' // refused: there is a dead letter of the service auditor
 	WhyCheckpoint Why = 'c' // a checkpoint of this log
+	WhyEnd        Why = 'e' // the message holds no event there: it ended before
 )
+
+// place tells where on the ledger an address is.
+func place(a events.Address) string {
+	return fmt.Sprintf("ledger address %d (message %d, index %d)", a, events.SequenceOf(a), events.IndexOf(a))
+}

@@ -9,6 +9,8 @@ import (
 
 	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/mod/sumdb/tlog"
+
+	"github.com/writ-project/writ/pkg/events"
 )
 
 // ErrSignature means that a checkpoint is not signed by the key expected.
@@ -103,9 +105,9 @@ func parse(text string) (Checkpoint, error) {
 // Signed is the latest checkpoint of each log, signed at the same moment.
 type Signed struct {
 	Decisions, Outcomes []byte // signed notes
-	// Sequence is the ledger sequence up to which the two trees account for
-	// every message.
-	Sequence uint64
+	// Sequence is the ledger address up to which the two trees account for
+	// every event.
+	Sequence events.Address
 }
 
 // Of gives one log's note.

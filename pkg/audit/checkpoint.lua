@@ -1,4 +1,4 @@
--- ARGV: the two notes, the ledger sequence and the sizes that they are of. A
+-- ARGV: the two notes, the ledger address and the sizes that they are of. A
 -- checkpoint never goes back, and never runs ahead of what is here.
 local m = redis.call('HMGET', KEYS[5], 'sequence', 'decisions_size', 'outcomes_size')
 for i = 1, 3 do

@@ -34,7 +34,7 @@ type Evidence struct {
 
 // Proven is an entry with the proof that it is in its log's checkpoint.
 type Proven struct {
-	ID     string `json:"id"`     // <ms>-<ledger sequence>
+	ID     string `json:"id"`     // <ms>-<ledger address>
 	Record string `json:"record"` // the exact bytes
 	Seal   string `json:"seal"`   // kid.mac
 	Proof  Proof  `json:"proof"`
@@ -111,7 +111,7 @@ func (r *Reader) mutation(ctx context.Context, id string) (decisions, outcome []
 	}
 	switch {
 	case d.Stage == events.StageApply:
-		first, err := r.BySequence(ctx, Decisions, out.Sequence)
+		first, err := r.ByAddress(ctx, Decisions, out.Sequence)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -211,7 +211,7 @@ func (ev *Evidence) belong(c *Checked) error {
 	case o.DecisionID != last.ID:
 		return differ("the outcome was acted on by another decision")
 	case o.Sequence != id.Sequence:
-		return differ("the command's ledger sequence is not the decision's")
+		return differ("the command's ledger address is not the decision's")
 	}
 	return nil
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/redis/go-redis/v9"
 
+	"github.com/writ-project/writ/pkg/events"
 	"github.com/writ-project/writ/pkg/fault"
 )
 
@@ -20,11 +21,11 @@ import (
 // find is read from the stream, and the proofs do not rest on them.
 const (
 	bucketMs        = 10 // ids: 2^10 ms of UUIDv7 time share a bucket
-	bucketSequence  = 12 // commands: 2^12 ledger sequences
-	bucketExplained = 16 // explained: 2^16 ledger sequences
+	bucketCommands  = 14 // commands: 2^14 ledger addresses are 64 messages, at most 400 kB
+	bucketExplained = 24 // explained: 2^24 ledger addresses are 2^16 messages, about 1 MB
 
-	idRecord        = 16 + 8 + 8 // a decision's id; the entry's ms and sequence
-	commandRecord   = 8 + 8 + 8  // the command's sequence; the outcome's ms and sequence
+	idRecord        = 16 + 8 + 8 // a decision's id; the entry's ms and address
+	commandRecord   = 8 + 8 + 8  // the command's address; the outcome's ms and address
 	explainedRecord = 8 + 8 + 1  // first, last, why
 )
 
@@ -43,14 +44,14 @@ func (l Log) ids(id uuid.UUID) bucket {
 	return bucket{l.Stream(), ":ids:", ms >> bucketMs}
 }
 
-// commands is the bucket that leads from a command's ledger sequence to its outcome.
-func commands(sequence uint64) bucket {
-	return bucket{Outcomes.Stream(), ":commands:", sequence >> bucketSequence}
+// commands is the bucket that leads from a command's ledger address to its outcome.
+func commands(address events.Address) bucket {
+	return bucket{Outcomes.Stream(), ":commands:", address >> bucketCommands}
 }
 
 // explained is the bucket of explained ranges that begin there.
-func explained(sequence uint64) bucket {
-	return bucket{"writ", ":explained:", sequence >> bucketExplained}
+func explained(address events.Address) bucket {
+	return bucket{"writ", ":explained:", address >> bucketExplained}
 }
 
 // index gives the index writes of a batch: key, seconds to live, bytes.
@@ -125,10 +126,10 @@ func (r *Reader) byID(ctx context.Context, l Log, text string) (Entry, error) {
 }
 
 // OutcomeOf gives the outcome of the command whose decision stands at this
-// ledger sequence (its entry's ID.Sequence). It reports fault.NotFound where
+// ledger address (its entry's ID.Sequence). It reports fault.NotFound where
 // there is none (yet).
-func (r *Reader) OutcomeOf(ctx context.Context, sequence uint64) (Entry, error) {
-	return r.lookUp(ctx, Outcomes, commands(sequence).key(), binary.BigEndian.AppendUint64(nil, sequence), commandRecord, fmt.Sprint("of ", sequence))
+func (r *Reader) OutcomeOf(ctx context.Context, address events.Address) (Entry, error) {
+	return r.lookUp(ctx, Outcomes, commands(address).key(), binary.BigEndian.AppendUint64(nil, address), commandRecord, fmt.Sprint("of ", address))
 }
 
 // lookUp finds a record that begins with want in a bucket, and its entry.
@@ -158,10 +159,10 @@ func first(entries []Entry) Entry {
 	return entries[0]
 }
 
-// BySequence gives the entry with this ledger sequence. It reports
+// ByAddress gives the entry with this ledger address. It reports
 // fault.NotFound where the log has none, also for one that is trimmed.
-func (r *Reader) BySequence(ctx context.Context, l Log, sequence uint64) (Entry, error) {
-	ids, err := r.rdb.ZRevRangeByScore(ctx, l.bundlesKey(), &redis.ZRangeBy{Min: "-inf", Max: fmt.Sprint(sequence), Count: 1}).Result()
+func (r *Reader) ByAddress(ctx context.Context, l Log, address events.Address) (Entry, error) {
+	ids, err := r.rdb.ZRevRangeByScore(ctx, l.bundlesKey(), &redis.ZRangeBy{Min: "-inf", Max: fmt.Sprint(address), Count: 1}).Result()
 	if err != nil {
 		return Entry{}, fault.Unreachable(Dependency, err)
 	}
@@ -175,16 +176,16 @@ func (r *Reader) BySequence(ctx context.Context, l Log, sequence uint64) (Entry,
 			return Entry{}, err
 		}
 		for _, e := range entries {
-			if e.ID.Sequence == sequence {
+			if e.ID.Sequence == address {
 				return e, nil
 			}
 		}
 	}
-	return Entry{}, fault.Missing(l.Field(), fmt.Sprint("at ", sequence))
+	return Entry{}, fault.Missing(l.Field(), fmt.Sprint("at ", address))
 }
 
 // Explained implements Source: one bucket at a time.
-func (r *Reader) Explained(ctx context.Context, from uint64) (ranges []Range, next uint64, err error) {
+func (r *Reader) Explained(ctx context.Context, from events.Address) (ranges []Range, next events.Address, err error) {
 	s, err := r.State(ctx)
 	if err != nil {
 		return nil, 0, err

@@ -55,7 +55,7 @@ func TestReaderKnowsEveryIndex(t *testing.T) {
 			if e.Index != int64(i) || decision(t, e).ID != id {
 				t.Fatalf("%s: %+v", id, e)
 			}
-			if same := need(r.read.BySequence(t.Context(), Decisions, e.ID.Sequence))(t); same.ID != e.ID || same.Index != e.Index {
+			if same := need(r.read.ByAddress(t.Context(), Decisions, e.ID.Sequence))(t); same.ID != e.ID || same.Index != e.Index {
 				t.Fatalf("%+v", same)
 			}
 		}
@@ -64,7 +64,7 @@ func TestReaderKnowsEveryIndex(t *testing.T) {
 				t.Errorf("%q: %v", id, err)
 			}
 		}
-		if _, err := r.read.BySequence(t.Context(), Decisions, 10); !fault.Is(err, fault.NotFound) {
+		if _, err := r.read.ByAddress(t.Context(), Decisions, address(10)); !fault.Is(err, fault.NotFound) {
 			t.Error(err)
 		}
 	})
@@ -75,17 +75,18 @@ func TestEvidenceIsCheckedOffline(t *testing.T) {
 	redises(t, func(t *testing.T, r *rig) {
 		r.fill(700)
 		// A command whose decision had gone stale: decided again, and rejected by that.
-		first := decision(t, need(r.read.BySequence(t.Context(), Decisions, 691))(t))
+		first := decision(t, need(r.read.ByAddress(t.Context(), Decisions, address(691)))(t))
 		stale, again := first, first
 		stale.ID, stale.Command = "019d0000-0000-7000-8000-0000000000a8", &events.CommandRef{ID: "stale", SHA256: events.Digest(nil)}
 		again.ID, again.Command, again.Stage, again.Effect = "019d0000-0000-7000-8000-0000000000a9", stale.Command, events.StageApply, events.Deny
 		o := events.Outcome{ID: "stale.outcome", CommandID: "stale", Kind: "contact", ResourceID: "c", Action: "update", Tenant: "default",
-			Status: events.StatusRejected, DecisionID: again.ID, Sequence: 701}
-		r.append(Batch{Sequence: 703, Items: []Item{
-			{Entry: Entry{Log: Decisions, ID: ID{r.ms, 701}, Record: need(events.EncodeDecision(&stale))(t), Seal: "k.m"}, DecisionID: stale.ID},
-			{Entry: Entry{Log: Decisions, ID: ID{r.ms, 702}, Record: need(events.EncodeDecision(&again))(t), Seal: "k.m"}, DecisionID: again.ID},
-			{Entry: Entry{Log: Outcomes, ID: ID{r.ms, 703}, Record: need(events.EncodeOutcome(&o))(t), Seal: "k.m"}, DecisionID: again.ID, Command: 701},
+			Status: events.StatusRejected, DecisionID: again.ID, Sequence: address(701)}
+		r.append(Batch{Sequence: address(703), Items: []Item{
+			{Entry: Entry{Log: Decisions, ID: ID{r.ms, address(701)}, Record: need(events.EncodeDecision(&stale))(t), Seal: "k.m"}, DecisionID: stale.ID},
+			{Entry: Entry{Log: Decisions, ID: ID{r.ms, address(702)}, Record: need(events.EncodeDecision(&again))(t), Seal: "k.m"}, DecisionID: again.ID},
+			{Entry: Entry{Log: Outcomes, ID: ID{r.ms, address(703)}, Record: need(events.EncodeOutcome(&o))(t), Seal: "k.m"}, DecisionID: again.ID, Command: address(701)},
 		}})
+		r.n = 703
 		if _, err := r.read.Evidence(t.Context(), r.ids[0]); !errors.Is(err, ErrNoCheckpoint) {
 			t.Fatal(err)
 		}
@@ -197,7 +198,7 @@ func TestAppendComparesWhereItStands(t *testing.T) {
 		before, trees := r.head, r.trees
 		r.fill(20)
 		for _, old := range []Head{before, {}} {
-			if _, err := r.log.Append(t.Context(), old, trees.Clone(), Batch{Sequence: 99, Items: []Item{{Entry: Entry{Log: Decisions, ID: ID{r.ms + 9, 99}}}}}); !errors.Is(err, ErrMoved) {
+			if _, err := r.log.Append(t.Context(), old, trees.Clone(), Batch{Sequence: address(99), Items: []Item{{Entry: Entry{Log: Decisions, ID: ID{r.ms + 9, address(99)}}}}}); !errors.Is(err, ErrMoved) {
 				t.Fatal(err)
 			}
 			if _, err := r.log.Reset(t.Context(), old); !errors.Is(err, ErrMoved) {
@@ -205,7 +206,7 @@ func TestAppendComparesWhereItStands(t *testing.T) {
 			}
 		}
 		head := need(r.log.Head(t.Context()))(t)
-		if head != r.head || head.Sequence != 20 || head.Decisions.Size != 12 || head.Outcomes.Size != 6 {
+		if head != r.head || head.Sequence != events.End(4) || head.Decisions.Size != 12 || head.Outcomes.Size != 6 {
 			t.Fatalf("%+v, want %+v", head, r.head)
 		}
 		// A checkpoint of more than is there, or older than the one there, is not stored.
@@ -213,7 +214,7 @@ func TestAppendComparesWhereItStands(t *testing.T) {
 		r.fill(20)
 		newer := r.head.Sequence
 		d2, o2 := r.sign()
-		if need(r.log.Publish(t.Context(), d, o, 20))(t) {
+		if need(r.log.Publish(t.Context(), d, o, address(20)))(t) {
 			t.Fatal("went back")
 		}
 		empty := need(r.log.Reset(t.Context(), r.head))(t)

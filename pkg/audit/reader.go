@@ -188,7 +188,7 @@ func entry(l Log, m redis.XMessage) (Entry, error) {
 }
 
 // indexLua gives the index of an entry: KEYS the stream and its bundles, ARGV
-// the id and its sequence. It counts in Redis, so that no record travels.
+// the id and its address. It counts in Redis, so that no record travels.
 var indexLua = redis.NewScript(`
 local found = redis.call('ZREVRANGEBYSCORE', KEYS[2], ARGV[2], '-inf', 'LIMIT', 0, 1)
 if #found == 0 then
@@ -244,7 +244,8 @@ func (r *Reader) At(ctx context.Context, l Log, index int64) (Entry, error) {
 }
 
 // Entries implements Source. It reports ErrTrimmed, and ErrDamaged for a bundle
-// that is not known.
+// that is not known. Of a whole bundle it gives one entry more if something stands
+// between its last one and the next bundle's first.
 func (r *Reader) Entries(ctx context.Context, l Log, n int64, width int) ([]Entry, error) {
 	if n < 0 || width < 1 || width > BundleSize {
 		return nil, fmt.Errorf("%w: %s has no bundle %d of %d entries", ErrDamaged, l, n, width)
@@ -253,7 +254,11 @@ func (r *Reader) Entries(ctx context.Context, l Log, n int64, width int) ([]Entr
 	if err != nil {
 		return nil, err
 	}
-	found, err := r.rdb.XRangeN(ctx, l.Stream(), from, to, int64(width)).Result()
+	limit := int64(width)
+	if width == BundleSize {
+		limit++ // nothing should be there
+	}
+	found, err := r.rdb.XRangeN(ctx, l.Stream(), from, to, limit).Result()
 	if err != nil {
 		return nil, fault.Unreachable(Dependency, err)
 	}
@@ -272,13 +277,37 @@ func (r *Reader) Entries(ctx context.Context, l Log, n int64, width int) ([]Entr
 	return entries, nil
 }
 
+// Extra gives the ids of what stands behind the first width entries of a bundle and
+// should not, since the latest checkpoint accounts for everything up to there: at most
+// one that was put in by whoever holds Redis.
+func (r *Reader) Extra(ctx context.Context, l Log, n int64, width int) ([]ID, error) {
+	entries, err := r.Entries(ctx, l, n, BundleSize)
+	if err != nil || len(entries) <= width {
+		return nil, err
+	}
+	e := entries[width]
+	if width < BundleSize {
+		signed, err := r.Checkpoints(ctx)
+		if err != nil || e.ID.Sequence > signed.Sequence {
+			return nil, err
+		}
+		c, err := ParseCheckpoint(signed.Of(l))
+		if err != nil || c.Tree.N > n*BundleSize+int64(width) {
+			return nil, err // they belong there
+		}
+	}
+	return []ID{e.ID}, nil
+}
+
 // bundle gives the ids between which a bundle's entries stand, as XRANGE takes them.
+// Before the first bundle that is there nothing should stand: that is in it.
 func (r *Reader) bundle(ctx context.Context, l Log, n int64) (from, to string, err error) {
 	res, err := bundleLua.Run(ctx, r.rdb, []string{l.bundlesKey()}, n).Slice()
 	if err != nil {
 		return "", "", fault.Unreachable(Dependency, err)
 	}
-	if first, _ := res[0].(int64); first > n {
+	oldest, _ := res[0].(int64)
+	if oldest > n {
 		return "", "", ErrTrimmed
 	}
 	if len(res) == 3 {
@@ -289,11 +318,15 @@ func (r *Reader) bundle(ctx context.Context, l Log, n int64) (from, to string, e
 	if err != nil || number != n {
 		return "", "", fmt.Errorf("%w: %s has no bundle %d", ErrDamaged, l, n)
 	}
+	from = first.String()
+	if n == oldest {
+		from = "-"
+	}
 	if to == "" {
-		return first.String(), "+", nil
+		return from, "+", nil
 	}
 	_, next, err := parseMember(to)
-	return first.String(), "(" + next.String(), err
+	return from, "(" + next.String(), err
 }
 
 // Tile implements Source. It reports ErrDamaged when fewer hashes are there.

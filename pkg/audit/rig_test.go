@@ -28,8 +28,15 @@ type rig struct {
 	head  Head
 	trees Trees
 	ms    uint64
+	n     int      // events of the ledger so far
 	ids   []string // of the decisions
 }
+
+// perMessage is how many events a message of the ledger holds here.
+const perMessage = 5
+
+// address is where the ledger's nth event stands, from 1.
+func address(n int) events.Address { return events.At(uint64((n-1)/perMessage+1), (n-1)%perMessage) }
 
 func newRig(t *testing.T, url string) *rig {
 	t.Helper()
@@ -54,7 +61,7 @@ func redises(t *testing.T, test func(t *testing.T, r *rig)) {
 	})
 }
 
-// fill appends n ledger messages in batches.
+// fill appends n of the ledger's events in batches.
 func (r *rig) fill(n int) {
 	r.Helper()
 	for ; n > 0; n -= 100 {
@@ -62,18 +69,25 @@ func (r *rig) fill(n int) {
 	}
 }
 
-// batch makes the next n ledger messages: commands' decisions, denials, outcomes of the
+// batch makes the ledger's next n events: commands' decisions, denials, outcomes of the
 // commands, and every tenth is no entry.
 func (r *rig) batch(n int) Batch {
 	r.Helper()
-	b := Batch{Start: 1, Sequence: r.head.Sequence}
+	b := Batch{Start: address(1)}
 	for range n {
-		r.ms++
-		b.Sequence++
-		if item, ok := r.item(b.Sequence); ok {
+		if r.n++; r.n%perMessage == 1 {
+			r.ms++ // events of one message have one time
+		}
+		b.Sequence = address(r.n)
+		if item, ok := r.item(r.n); ok {
 			b.Items = append(b.Items, item)
 		} else {
 			b.Explained = append(b.Explained, Range{b.Sequence, b.Sequence, WhyRefused})
+		}
+		if r.n%perMessage == 0 {
+			end := events.End(events.SequenceOf(b.Sequence))
+			b.Explained = append(b.Explained, Range{b.Sequence + 1, end, WhyEnd})
+			b.Sequence = end
 		}
 	}
 	return b
@@ -86,28 +100,28 @@ func (r *rig) append(b Batch) {
 	r.trees = trees
 }
 
-func (r *rig) item(sequence uint64) (Item, bool) {
-	id := ID{r.ms, sequence}
-	switch sequence % 10 {
+func (r *rig) item(n int) (Item, bool) {
+	id := ID{r.ms, address(n)}
+	switch n % 10 {
 	case 0:
 		return Item{}, false
 	case 3, 6, 9: // of the command two before
-		o := events.Outcome{ID: events.OutcomeID(command(sequence - 2)), CommandID: command(sequence - 2), Kind: "contact", ResourceID: "c", Action: "update",
-			Tenant: "default", Status: events.StatusApplied, Version: 7, DecisionID: r.ids[len(r.ids)-2], Sequence: sequence - 2}
+		o := events.Outcome{ID: events.OutcomeID(command(n - 2)), CommandID: command(n - 2), Kind: "contact", ResourceID: "c", Action: "update",
+			Tenant: "default", Status: events.StatusApplied, Version: 7, DecisionID: r.ids[len(r.ids)-2], Sequence: address(n - 2)}
 		raw := need(events.EncodeOutcome(&o))(r.T)
-		return Item{Entry: Entry{Log: Outcomes, ID: id, Record: raw, Seal: r.seals.Seal(raw).String()}, DecisionID: o.DecisionID, Command: sequence - 2}, true
+		return Item{Entry: Entry{Log: Outcomes, ID: id, Record: raw, Seal: r.seals.Seal(raw).String()}, DecisionID: o.DecisionID, Command: address(n - 2)}, true
 	}
 	d := events.Decision{ID: uuid.Must(uuid.NewV7()).String(), Stage: events.StageRequest, Tenant: "default", Principal: events.Principal{ID: "sam"},
 		Resource: events.Resource{Kind: "contact", ID: "c"}, Action: "update", Effect: events.Allow}
-	if sequence%10 == 1 || sequence%10 == 4 || sequence%10 == 7 {
-		d.Command = &events.CommandRef{ID: command(sequence), SHA256: events.Digest(nil)}
+	if n%10 == 1 || n%10 == 4 || n%10 == 7 {
+		d.Command = &events.CommandRef{ID: command(n), SHA256: events.Digest(nil)}
 	}
 	r.ids = append(r.ids, d.ID)
 	raw := need(events.EncodeDecision(&d))(r.T)
 	return Item{Entry: Entry{Log: Decisions, ID: id, Record: raw, Seal: r.seals.Seal(raw).String()}, DecisionID: d.ID}, true
 }
 
-func command(sequence uint64) string { return fmt.Sprint("command-", sequence) }
+func command(n int) string { return fmt.Sprint("command-", n) }
 
 // sign stores a checkpoint of what is there.
 func (r *rig) sign() (decisions, outcomes Checkpoint) {

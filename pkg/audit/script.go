@@ -25,8 +25,10 @@ func (b Batch) parts() []Batch {
 	for len(b.Items) > scriptItems {
 		p := Batch{Items: b.Items[:scriptItems], Sequence: b.Items[scriptItems-1].ID.Sequence, Start: b.Start}
 		n := 0
-		for n < len(b.Explained) && b.Explained[n].Last < p.Sequence { // a range lies between entries
-			n++
+		// A range lies between entries. Those up to the next part's first entry belong
+		// to this part, so that it ends where an event or a whole message does.
+		for next := b.Items[scriptItems].ID.Sequence; n < len(b.Explained) && b.Explained[n].Last < next; n++ {
+			p.Sequence = max(p.Sequence, b.Explained[n].Last)
 		}
 		p.Explained, b.Explained, b.Items = b.Explained[:n], b.Explained[n:], b.Items[scriptItems:]
 		out = append(out, p)

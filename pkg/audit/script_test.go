@@ -3,6 +3,8 @@ package audit
 import (
 	"errors"
 	"testing"
+
+	"github.com/writ-project/writ/pkg/events"
 )
 
 // A batch of more than a script appends is all there, also on a Redis that has
@@ -24,6 +26,39 @@ func TestLargeBatch(t *testing.T) {
 	})
 }
 
+// TestPartsAccountForEveryAddress: whatever part was the last one that was appended,
+// the log stands at the end of an event or of a message, where copying can go on.
+func TestPartsAccountForEveryAddress(t *testing.T) {
+	t.Parallel()
+	redises(t, func(t *testing.T, r *rig) {
+		b := r.batch(7*scriptItems + 13)
+		parts := b.parts()
+		if len(parts) < 4 {
+			t.Fatalf("%d parts, want several", len(parts))
+		}
+		at := b.Start - 1
+		for i, p := range parts {
+			covered := &bitmap{}
+			for _, item := range p.Items {
+				covered.add(item.ID.Sequence, item.ID.Sequence)
+			}
+			for _, x := range p.Explained {
+				covered.add(x.First, x.Last)
+			}
+			if n := covered.count(at+1, p.Sequence); n != p.Sequence-at || covered.count(0, MaxID.Sequence) != n {
+				t.Fatalf("part %d accounts for %d of the addresses %d to %d, and for %d at all", i, n, at+1, p.Sequence, covered.count(0, MaxID.Sequence))
+			}
+			at = p.Sequence
+			if i+1 < len(parts) && (events.IndexOf(at) == perMessage-1) {
+				t.Fatalf("part %d ends at %s, before the end of the message", i, place(at))
+			}
+		}
+		if at != b.Sequence {
+			t.Fatalf("the parts end at %d, the batch at %d", at, b.Sequence)
+		}
+	})
+}
+
 // While a batch is on its way another auditor appends its beginning, which is or is not
 // what one script appends: nothing is there twice, and it can go on behind.
 func TestLargeBatchMeetsAnother(t *testing.T) {
@@ -39,8 +74,8 @@ func TestLargeBatchMeetsAnother(t *testing.T) {
 			mine := r.trees.Clone()
 			theirs := Batch{Items: b.Items[:first], Sequence: b.Items[first-1].ID.Sequence}
 			for _, x := range b.Explained {
-				if x.Last < theirs.Sequence {
-					theirs.Explained = append(theirs.Explained, x)
+				if x.Last < b.Items[first].ID.Sequence {
+					theirs.Explained, theirs.Sequence = append(theirs.Explained, x), max(theirs.Sequence, x.Last)
 				}
 			}
 			r.append(theirs)

@@ -5,6 +5,8 @@ import (
 	"fmt"
 
 	"golang.org/x/mod/sumdb/tlog"
+
+	"github.com/writ-project/writ/pkg/events"
 )
 
 // Source is where a log is read to be checked. What it gives is believed only
@@ -18,12 +20,13 @@ type Source interface {
 	Tile(ctx context.Context, l Log, t tlog.Tile) ([]byte, error)
 	// Entries gives the first width entries of bundle n: those with the indexes
 	// from n*BundleSize on. It may give fewer, if some are missing, in ascending
-	// order; indexes are numbered as if none were.
+	// order; indexes are numbered as if none were. Of a whole bundle it may give one
+	// more: what stands between its last entry and the next bundle.
 	Entries(ctx context.Context, l Log, n int64, width int) ([]Entry, error)
-	// Explained gives ledger sequences that are no entries, from a sequence on,
-	// ascending, and the sequence to ask from next; 0 when there are no more.
+	// Explained gives ledger addresses that are no entries, from an address on,
+	// ascending, and the address to ask from next; 0 when there are no more.
 	// A source that cannot tell gives ErrUnknown.
-	Explained(ctx context.Context, from uint64) (ranges []Range, next uint64, err error)
+	Explained(ctx context.Context, from events.Address) (ranges []Range, next events.Address, err error)
 }
 
 // HashReader reads hashes of the tree from a source's tiles, and checks all of

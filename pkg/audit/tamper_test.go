@@ -9,13 +9,15 @@ import (
 	"time"
 
 	"golang.org/x/mod/sumdb/tlog"
+
+	"github.com/writ-project/writ/pkg/events"
 )
 
 // TestVerifyNamesTheEntry: whoever holds Redis changes something, and verify
 // tells what.
 func TestVerifyNamesTheEntry(t *testing.T) {
 	t.Parallel()
-	const n = 1300 // ledger messages: 780 decisions, 390 outcomes
+	const n = 1300 // events of the ledger: 780 decisions, 390 outcomes
 	const bad = 300
 	// A log's entries once filled.
 	all := func(r *rig) []Entry {
@@ -80,7 +82,7 @@ func TestVerifyNamesTheEntry(t *testing.T) {
 		"a truncated tail signed with the key": {func(r *rig) { truncate(r, 700, r.key) }, 700, "missing"},
 		"an unexplained sequence": {func(r *rig) {
 			r.do("DEL", explained(0).key())
-		}, -1, "ledger sequence 10 "},
+		}, -1, "message 1, index 5)"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -91,7 +93,7 @@ func TestVerifyNamesTheEntry(t *testing.T) {
 				r.fill(n)
 				d, o := r.sign()
 				report := need(r.verify(d, o))(t)
-				if !report.Sequences || report.LastSequence != n || report.Explained[WhyRefused] != n/10 || !report.Decisions.Seals || report.Decisions.Entries != 780 {
+				if !report.Sequences || report.LastSequence != events.End(n/perMessage) || report.Explained[WhyRefused] != n/10 || !report.Decisions.Seals || report.Decisions.Entries != 780 {
 					t.Fatalf("%+v", report)
 				}
 				c.damage(r)
@@ -129,11 +131,11 @@ func TestReplayedRecordIsNamed(t *testing.T) {
 		r.fill(900)
 		old := need(r.read.At(t.Context(), Decisions, 17))(t)
 		r.ms++
-		r.append(Batch{Sequence: 901, Items: []Item{{Entry: Entry{Log: Decisions, ID: ID{r.ms, 901}, Record: old.Record, Seal: old.Seal}, DecisionID: r.ids[17]}}})
+		r.append(Batch{Sequence: address(901), Items: []Item{{Entry: Entry{Log: Decisions, ID: ID{r.ms, address(901)}, Record: old.Record, Seal: old.Seal}, DecisionID: r.ids[17]}}})
 		r.sign()
 		_, err := r.verify()
 		var b *Bad
-		if !errors.As(err, &b) || b.ID.Sequence != 901 || !strings.Contains(b.Reason, old.ID.String()) {
+		if !errors.As(err, &b) || b.ID.Sequence != address(901) || !strings.Contains(b.Reason, old.ID.String()) {
 			t.Fatal(err)
 		}
 	})
@@ -165,7 +167,7 @@ func TestRewrittenHistoryContradictsTheRemembered(t *testing.T) {
 func newRigLike(r *rig) *rig {
 	r.do("FLUSHALL")
 	n := *r
-	n.trees, n.head = Trees{&Tree{}, &Tree{}}, need(r.log.Head(r.Context()))(r.T)
+	n.n, n.trees, n.head = 0, Trees{&Tree{}, &Tree{}}, need(r.log.Head(r.Context()))(r.T)
 	return &n
 }
 
@@ -188,7 +190,7 @@ func TestTrimmedLogIsProven(t *testing.T) {
 			r.do("CONFIG", "SET", "maxmemory", "0")
 		}
 		report := need(r.verify())(t)
-		if report.Decisions.First != 512 || report.Decisions.Entries != 268 || report.Outcomes.First != 0 || !report.Sequences || report.FirstSequence < 512 {
+		if report.Decisions.First != 512 || report.Decisions.Entries != 268 || report.Outcomes.First != 0 || !report.Sequences || report.FirstSequence < address(512) {
 			t.Fatalf("%+v", report)
 		}
 		if head := need(r.log.Head(t.Context()))(t); head.Damaged != "" {
@@ -241,7 +243,7 @@ func TestTrimmedWhileVerified(t *testing.T) {
 			must(t, r.log.TrimExplained(t.Context()))
 			r.do("DEL", explained(0).key())
 		}}, VerifyOptions{Key: r.key.PublicKey}))(t)
-		if report.Decisions.First != 512 || report.Decisions.Entries != 268 || !report.Sequences || report.FirstSequence < 512 {
+		if report.Decisions.First != 512 || report.Decisions.Entries != 268 || !report.Sequences || report.FirstSequence < address(512) {
 			t.Fatalf("%+v", report)
 		}
 	})

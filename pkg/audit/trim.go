@@ -42,7 +42,7 @@ func (a *Appender) Trim(ctx context.Context, l Log, before time.Time) (removed i
 	return removed, stay == trimBundles, nil
 }
 
-// TrimExplained forgets which ledger sequences are explained, up to where a log
+// TrimExplained forgets which ledger addresses are explained, up to where a log
 // was trimmed: before that nothing can be missed. Errors are fault.Unavailable.
 func (a *Appender) TrimExplained(ctx context.Context) error {
 	var from uint64
@@ -62,7 +62,7 @@ func (a *Appender) TrimExplained(ctx context.Context) error {
 			from = max(from, id.Sequence)
 		}
 	}
-	// All of them, every time: a bucket is 2^16 sequences, so they are few, and
+	// All of them, every time: a bucket is 2^16 messages, so they are few, and
 	// nothing must be remembered.
 	var keys []string
 	for n := uint64(0); n < min(from>>bucketExplained, maxBuckets); n++ {

@@ -28,12 +28,13 @@ type VerifyOptions struct {
 // Report is what Verify found.
 type Report struct {
 	Decisions, Outcomes LogReport
-	// Sequences tells whether it was checked that no ledger sequence from
+	// Sequences tells whether it was checked that no ledger address from
 	// FirstSequence to LastSequence is missing: each is an entry of one of the
-	// logs or one of the Explained. Sources of records only cannot tell.
+	// logs, or explained. Sources of records only cannot tell.
 	Sequences                   bool
-	FirstSequence, LastSequence uint64
-	Explained                   map[Why]uint64
+	FirstSequence, LastSequence events.Address
+	// Explained counts the events that are no entries: refused, checkpoints.
+	Explained map[Why]uint64
 }
 
 // LogReport is what Verify found in one log.
@@ -57,10 +58,12 @@ func (r *Report) Of(l Log) *LogReport {
 
 // Bad is the first thing that is wrong with a log.
 type Bad struct {
-	Log    Log
-	Index  int64 // of the entry; -1 if it is about no one entry
-	ID     ID    // of the entry, where it is known
-	Reason string
+	Log   Log
+	Index int64 // of the entry; -1 if it is about no one entry
+	ID    ID    // of the entry, where it is known
+	// Address is the entry's on the ledger; 0 where it is not known.
+	Address events.Address
+	Reason  string
 }
 
 // Error names the entry.
@@ -68,21 +71,24 @@ func (b *Bad) Error() string {
 	switch {
 	case b.Index < 0:
 		return fmt.Sprintf("%s: %s", b.Log, b.Reason)
-	case b.ID == ID{}:
-		return fmt.Sprintf("%s: entry %d: %s", b.Log, b.Index, b.Reason)
+	case b.ID != ID{}:
+		return fmt.Sprintf("%s: entry %d (%s, %s): %s", b.Log, b.Index, b.ID, place(b.ID.Sequence), b.Reason)
+	case b.Address != 0:
+		return fmt.Sprintf("%s: entry %d (%s): %s", b.Log, b.Index, place(b.Address), b.Reason)
 	}
-	return fmt.Sprintf("%s: entry %d (%s): %s", b.Log, b.Index, b.ID, b.Reason)
+	return fmt.Sprintf("%s: entry %d: %s", b.Log, b.Index, b.Reason)
 }
 
 // Verify reads both logs from the beginning and checks everything that can be
 // checked: the checkpoints' signatures, that every record is the leaf of the
 // tree that they signed, every tile, that the trusted checkpoints are contained,
-// that no ledger sequence is missing, and that no record stands twice. The error
+// that no ledger address is missing, and that no record stands twice. The error
 // is a *Bad that names the first thing that is wrong, or tells why the log could
 // not be read (fault.Unavailable, ErrNoCheckpoint). The log may grow meanwhile:
 // it is checked up to the checkpoints that were there at the start.
 //
-// It holds 16 bytes an entry and a bit a ledger sequence in memory.
+// It holds 16 bytes an entry in memory and a bit a ledger address, which is 32
+// bytes a message.
 func Verify(ctx context.Context, src Source, o VerifyOptions) (Report, error) {
 	r := Report{Explained: map[Why]uint64{}}
 	signed, err := src.Checkpoints(ctx)
@@ -104,7 +110,7 @@ func Verify(ctx context.Context, src Source, o VerifyOptions) (Report, error) {
 	}
 	done := int64(0)
 	for _, l := range Logs {
-		v := &logVerifier{ctx: ctx, src: src, o: o, log: l, r: r.Of(l), through: signed.Sequence, seen: seen, progress: func(n int64) {
+		v := &logVerifier{ctx: ctx, src: src, o: o, log: l, r: r.Of(l), through: signed.Sequence, outcomes: r.Outcomes.Checkpoint.Tree.N, seen: seen, progress: func(n int64) {
 			if done += n; o.Progress != nil {
 				o.Progress(done, total)
 			}
@@ -123,7 +129,8 @@ type logVerifier struct {
 	o        VerifyOptions
 	log      Log
 	r        *LogReport
-	through  uint64 // ledger sequence that the checkpoint accounts for
+	through  events.Address // that the checkpoint accounts for
+	outcomes int64          // how many its log has
 	seen     *sequences
 	progress func(int64)
 
@@ -135,7 +142,7 @@ type logVerifier struct {
 	last        Entry
 	ids         idSet
 
-	firstSequence uint64 // of entry r.First
+	firstSequence events.Address // of entry r.First
 }
 
 func (v *logVerifier) run() error {
@@ -202,6 +209,9 @@ func (v *logVerifier) bundle(n int64, width int) error {
 		ask = BundleSize // what is behind the last one that was signed must be newer
 	}
 	entries, err := v.src.Entries(v.ctx, v.log, n, ask)
+	if errors.Is(err, ErrDamaged) {
+		entries, err = v.readable(n, ask, err)
+	}
 	own := leaves
 	switch {
 	case errors.Is(err, ErrTrimmed):
@@ -221,6 +231,25 @@ func (v *logVerifier) bundle(n int64, width int) error {
 	return v.append(leaves, own)
 }
 
+// readable gives as many of a bundle's first entries as a source has that
+// reports an error rather than fewer entries than it was asked for.
+func (v *logVerifier) readable(n int64, ask int, err error) ([]Entry, error) {
+	var found []Entry
+	for low, high := 1, ask-1; low <= high; {
+		width := (low + high) / 2
+		some, e := v.src.Entries(v.ctx, v.log, n, width)
+		switch {
+		case e == nil:
+			found, err, low = some, nil, width+1
+		case errors.Is(e, ErrDamaged):
+			high = width - 1
+		default:
+			return nil, e
+		}
+	}
+	return found, err
+}
+
 // entries checks the bundle's entries against the hashes in the tile and gives
 // their own.
 func (v *logVerifier) entries(n int64, entries []Entry, leaves []tlog.Hash) ([]tlog.Hash, error) {
@@ -231,12 +260,16 @@ func (v *logVerifier) entries(n int64, entries []Entry, leaves []tlog.Hash) ([]t
 	for i, leaf := range leaves {
 		index := n*BundleSize + int64(i)
 		if i >= len(entries) {
-			v.differs(&Bad{Log: v.log, Index: index, Reason: "it is missing" + after(v.last)})
+			if v.bad == nil {
+				v.bad = v.missing(index, v.firstAfter(n))
+			}
 			break
 		}
 		e := entries[i]
 		if own[i] != leaf {
-			v.differs(difference(v.log, index, e, own[i:], leaves[i:]))
+			if v.bad == nil {
+				v.bad = v.difference(index, e, own[i:], leaves[i:])
+			}
 			if v.real == nil {
 				v.real = v.given.Clone()
 			}
@@ -251,44 +284,17 @@ func (v *logVerifier) entries(n int64, entries []Entry, leaves []tlog.Hash) ([]t
 	}
 	for _, e := range entries[min(len(leaves), len(entries)):] {
 		if v.bad == nil && e.ID != (ID{}) && e.ID.Sequence <= v.through {
-			v.differs(&Bad{v.log, n*BundleSize + int64(len(leaves)), e.ID, "it is not in the tree that was signed"})
+			v.bad = &Bad{v.log, n*BundleSize + int64(len(leaves)), e.ID, e.ID.Sequence, "it is not in the tree that was signed"}
 		}
 	}
 	return own[:min(len(own), len(leaves))], nil
-}
-
-func (v *logVerifier) differs(b *Bad) {
-	if v.bad == nil {
-		v.bad = b
-	}
-}
-
-// difference says what is wrong with an entry that is not the leaf that it
-// should be; own and leaves begin with it.
-func difference(l Log, index int64, e Entry, own, leaves []tlog.Hash) *Bad {
-	b := &Bad{l, index, e.ID, "its record is not the one in the tree"}
-	if len(leaves) > 1 && own[0] == leaves[1] {
-		if len(own) > 1 && own[1] == leaves[0] {
-			b.Reason += ": it has changed places with the next one"
-		} else {
-			b.ID, b.Reason = ID{}, fmt.Sprintf("it is missing: the next one, %s, stands in its place", e.ID)
-		}
-	}
-	return b
-}
-
-func after(e Entry) string {
-	if e.Record == nil {
-		return ""
-	}
-	return fmt.Sprintf(" after %s", e.ID)
 }
 
 // entry checks what does not need the tree: order, seal, and that it is one.
 func (v *logVerifier) entry(index int64, e Entry) error {
 	if e.ID != (ID{}) {
 		if v.last.Record != nil && (e.ID.Sequence <= v.last.ID.Sequence || e.ID.Ms < v.last.ID.Ms) {
-			return &Bad{v.log, index, e.ID, fmt.Sprintf("it does not come after %s, the one before it", v.last.ID)}
+			return &Bad{v.log, index, e.ID, e.ID.Sequence, fmt.Sprintf("it does not come after %s, the one before it", v.last.ID)}
 		}
 		v.seen.add(e.ID.Sequence)
 	} else {
@@ -300,12 +306,12 @@ func (v *logVerifier) entry(index int64, e Entry) error {
 			err = v.o.Seals.Verify(e.Record, seal)
 		}
 		if err != nil {
-			return &Bad{v.log, index, e.ID, err.Error()}
+			return &Bad{v.log, index, e.ID, e.ID.Sequence, err.Error()}
 		}
 		v.r.Seals = true
 	}
 	if err := v.ids.add(index, e.Record); err != nil {
-		return &Bad{v.log, index, e.ID, err.Error()}
+		return &Bad{v.log, index, e.ID, e.ID.Sequence, err.Error()}
 	}
 	return nil
 }

@@ -160,7 +160,7 @@ func (s *idSet) check(v *logVerifier) error {
 		x, _ := recordID(a.Record) // they were read before
 		y, _ := recordID(b.Record)
 		if bytes.Equal(x, y) {
-			return &Bad{v.log, b.Index, b.ID, fmt.Sprintf("%s was recorded before, as entry %d (%s): somebody repeated it on the ledger", x, a.Index, a.ID)}
+			return &Bad{v.log, b.Index, b.ID, b.ID.Sequence, fmt.Sprintf("%s was recorded before, as entry %d (%s): somebody repeated it on the ledger", x, a.Index, a.ID)}
 		}
 	}
 	return nil

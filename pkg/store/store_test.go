@@ -57,10 +57,16 @@ func opened(t testing.TB, url string) *Store {
 	return s
 }
 
+// shards is over how many shards the tests spread positions.
+const shards = 16
+
 func migrated(t testing.TB, url string) *Store {
 	t.Helper()
 	s := opened(t, url)
 	ok(t, s.Migrate(t.Context()))
+	if err := s.MakeShards(t.Context(), shards); err != nil {
+		t.Fatal(err)
+	}
 	return s
 }
 

@@ -35,6 +35,7 @@ type Config struct {
 	Addr           string `env:"WRIT_AUDITOR_ADDR" envDefault:":8081"`
 	NATSURL        string `env:"WRIT_NATS_URL,required,notEmpty"`
 	LedgerReplicas int    `env:"WRIT_LEDGER_REPLICAS" envDefault:"1"`
+	LedgerShards   int    `env:"WRIT_LEDGER_SHARDS" envDefault:"1"`
 	LedgerMaxBytes int64  `env:"WRIT_LEDGER_MAX_BYTES" envDefault:"0"`
 	RedisURL       string `env:"WRIT_REDIS_URL,required,notEmpty"`
 	SealKeys       string `env:"WRIT_SEAL_KEYS,required,notEmpty"`
@@ -117,7 +118,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		return err
 	}
 	defer nc.Close()
-	led, err := ledger.Open(ctx, nc, ledger.Config{Replicas: cfg.LedgerReplicas, MaxBytes: cfg.LedgerMaxBytes, Meter: tel.Meter(), Tracer: tel.Tracer()})
+	led, err := ledger.Open(ctx, nc, ledger.Config{Replicas: cfg.LedgerReplicas, Shards: cfg.LedgerShards, MaxBytes: cfg.LedgerMaxBytes, Meter: tel.Meter(), Tracer: tel.Tracer()})
 	if err != nil {
 		return err
 	}

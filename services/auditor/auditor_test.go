@@ -69,7 +69,7 @@ func TestCopyingNeedsNobodyWhoAsks(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = led.Close(context.Background()) })
-	m, err := events.NewDecision(keys, &events.Decision{
+	m, err := events.NewDecision(keys, events.SourceAPI, &events.Decision{
 		ID: uuid.Must(uuid.NewV7()).String(), Stage: events.StageRequest, Tenant: "default", Principal: events.Principal{ID: "sam", Roles: []string{"user"}},
 		Resource: events.Resource{Kind: "contact", ID: "c"}, Action: "read", Effect: events.Allow, EvaluatedAt: time.Now().UTC(),
 	})

@@ -39,7 +39,7 @@ func TestQuestionThatNoRecordHoldsIsRefused(t *testing.T) {
 		}
 	}
 	d := &events.Decision{ID: "x", Resource: events.Resource{Attr: map[string]any{"x": strings.Repeat("x", events.MaxRecord)}}}
-	_, err := events.NewDecision(r.keys, d)
+	_, err := events.NewDecision(r.keys, events.SourceAPI, d)
 	if p := problem.From(t.Context(), nil, tooLarge(d, err)); p.Status != http.StatusRequestEntityTooLarge || !strings.Contains(p.Detail, fmt.Sprint(events.MaxRecord)) {
 		t.Errorf("a decision that is too large: %d %s, want 413 that names the limit", p.Status, p.Detail)
 	}

@@ -71,7 +71,7 @@ func decision(ctx context.Context, c *gate.Caller, res events.Resource, answer a
 // then may its request be answered.
 func (s *Server) record(ctx context.Context, d *events.Decision) error {
 	s.metrics.decided(ctx, d)
-	m, err := events.NewDecision(s.Keys, d)
+	m, err := events.NewDecision(s.Keys, events.SourceAuditor, d)
 	if err != nil {
 		return err
 	}

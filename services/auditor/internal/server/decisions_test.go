@@ -178,13 +178,15 @@ func TestDecisionComesWithItsOutcome(t *testing.T) {
 	r.copying()
 	d := made(func(d *events.Decision) { d.Action = "create" })
 	c := &events.Command{ID: uuid.NewString(), Kind: "contact", ResourceID: "c-1", Action: "create", Tenant: d.Tenant, PrincipalID: d.Principal.ID, IssuedAt: time.Now()}
-	m := need(events.NewWrit(r.keys, d, c, time.Now().Add(time.Hour)))(t)
-	ack := need(r.ledger.Append(t.Context(), m))(t)
+	m := need(events.NewWrit(r.keys, events.SourceAPI, d, c, time.Now().Add(time.Hour)))(t)
+	address := need(r.ledger.Append(t.Context(), m))(t)
 	o := &events.Outcome{
 		ID: events.OutcomeID(c.ID), CommandID: c.ID, Kind: c.Kind, ResourceID: c.ResourceID, Action: c.Action, Tenant: c.Tenant, Status: events.StatusApplied,
-		Version: 1, DecisionID: d.ID, Sequence: ack.Sequence, Attempts: 1, At: time.Now(),
+		Version: 1, DecisionID: d.ID, Sequence: address, Attempts: 1, At: time.Now(),
 	}
-	need(r.ledger.Append(t.Context(), need(events.NewOutcome(r.keys, o))(t)))(t)
+	m = need(events.NewOutcome(r.keys, o))(t)
+	m.Subject = events.OutcomeSubject(0)
+	need(r.ledger.Append(t.Context(), m))(t)
 	r.covered()
 	_, token := r.person("olive", in(user.DefaultTenant, "auditor"))
 	a := r.get("/v1/decisions/"+d.ID, token)

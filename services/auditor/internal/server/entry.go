@@ -16,9 +16,9 @@ import (
 
 // Entry is a decision as it stands in the audit log.
 type Entry struct {
-	ID       string         `json:"id" doc:"<ms>-<ledger sequence>: its place in the log, for Last-Event-ID and cursor"`
+	ID       string         `json:"id" doc:"<ms>-<ledger address>: its place in the log, for Last-Event-ID and cursor"`
 	Index    int64          `json:"index" doc:"The number of its leaf in the tree, from 0"`
-	Sequence uint64         `json:"sequence" doc:"Its sequence on the ledger"`
+	Sequence uint64         `json:"sequence" doc:"Its address on the ledger: the message's sequence times 256, plus its index in the message"`
 	At       time.Time      `json:"at" doc:"When the ledger stored it"`
 	LeafHash string         `json:"leaf_hash,omitempty" doc:"Hex of SHA-256 of 0x00 and the decision's bytes (RFC 6962)"`
 	Seal     string         `json:"seal,omitempty" doc:"The key's id and the MAC of the decision's bytes"`

@@ -45,7 +45,7 @@ func (s *Server) registerExport() {
 	registerStreamed(s, huma.Operation{
 		OperationID: "export-decisions", Path: "/v1/decisions/export", Summary: "Export decisions, oldest first",
 		Description: "Roles auditor and admin. Everything that the latest checkpoint covers, as JSON lines, CSV or OCSF 1.8 events (API Activity, 6003). " +
-			"Each entry has its ledger sequence, its leaf's index and hash, and its exact bytes; the export has its checkpoint. " +
+			"Each entry has its address on the ledger (sequence), its leaf's index and hash, and its exact bytes; the export has its checkpoint. " +
 			"An export that ends without the end of the answer (RFC 9112, 7.1) is not complete; one as JSON lines has a last line that says so.",
 		Errors: []int{http.StatusForbidden, http.StatusTooManyRequests},
 		Responses: map[string]*huma.Response{"200": {

@@ -66,7 +66,7 @@ type checkpointOutput struct {
 	Body struct {
 		Decisions CheckpointOf `json:"decisions"`
 		Outcomes  CheckpointOf `json:"outcomes"`
-		Sequence  uint64       `json:"sequence" doc:"The ledger sequence up to which both account for every message"`
+		Sequence  uint64       `json:"sequence" doc:"The ledger address up to which both account for every event"`
 	}
 }
 

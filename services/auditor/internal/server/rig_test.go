@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -9,7 +10,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
-	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -164,7 +164,7 @@ func (r *rig) covered() {
 	last := need(r.ledger.Last(r.t.Context()))(r.t)
 	testkit.Eventually(r.t, soon, func() error {
 		signed, err := r.server.Audit.Checkpoints(r.t.Context())
-		if err == nil && signed.Sequence < last {
+		if err == nil && signed.Sequence < events.End(last) {
 			err = fmt.Errorf("the checkpoint is at %d, the ledger at %d", signed.Sequence, last)
 		}
 		return err
@@ -227,15 +227,21 @@ func made(change func(*events.Decision)) *events.Decision {
 	return d
 }
 
-// record puts decisions on the ledger.
+// record puts decisions on the ledger, in this order.
 func (r *rig) record(all ...*events.Decision) {
 	r.t.Helper()
-	for part := range slices.Chunk(all, 1000) {
-		msgs, ctxs := make([]events.Message, len(part)), make([]context.Context, len(part))
-		for i, d := range part {
-			msgs[i], ctxs[i] = need(events.NewDecision(r.keys, d))(r.t), r.t.Context()
+	var msgs []events.Message
+	for i, d := range all {
+		m := need(events.NewDecision(r.keys, events.SourceAPI, d))(r.t)
+		if d.Stage == events.StageApply { // it stands before the outcome that it led to
+			m.Subject = events.OutcomeSubject(0)
 		}
-		must(r.t, r.ledger.AppendAll(r.t.Context(), ctxs, msgs))
+		msgs = append(msgs, m)
+		// What is appended together is a message a subject.
+		if i == len(all)-1 || all[i+1].Stage != d.Stage || len(msgs) == 1000 {
+			must(r.t, r.ledger.AppendAll(r.t.Context(), msgs))
+			msgs = nil
+		}
 	}
 }
 
@@ -277,9 +283,12 @@ func (r *rig) looks() []events.Decision {
 	err := r.ledger.Follow(r.t.Context(), 1, func(_ context.Context, batch []ledger.Record) error {
 		for _, rec := range batch {
 			if e, err := events.Parse(rec.Data); err == nil && e.Decision.Resource.Kind == auditKind {
+				if !bytes.Contains(rec.Data, []byte(`"source":"`+events.SourceAuditor+`"`)) {
+					r.t.Errorf("the source of a decision of the auditor's is not %s: %s", events.SourceAuditor, rec.Data)
+				}
 				all = append(all, e.Decision)
 			}
-			if rec.Sequence >= last {
+			if rec.Last && events.SequenceOf(rec.Address) >= last {
 				return enough
 			}
 		}

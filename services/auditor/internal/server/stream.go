@@ -110,7 +110,7 @@ func (f *follower) open(ctx context.Context, in *streamInput) (err error) {
 		if err != nil {
 			return err
 		}
-		if from.Sequence > last {
+		if events.SequenceOf(from.Sequence) > last {
 			return fault.InvalidField("header.Last-Event-ID", "no event has this id yet")
 		}
 		return f.resume(ctx, from)
@@ -125,7 +125,7 @@ func (f *follower) open(ctx context.Context, in *streamInput) (err error) {
 // came after it may be gone.
 func (f *follower) resume(ctx context.Context, from audit.ID) error {
 	f.span, f.told = after(f.span, from), from
-	e, err := f.Audit.BySequence(ctx, audit.Decisions, from.Sequence)
+	e, err := f.Audit.ByAddress(ctx, audit.Decisions, from.Sequence)
 	if err == nil && e.ID == from {
 		f.index = e.Index
 		return nil

@@ -45,7 +45,7 @@ func TestStreamShowsWhatIsRecorded(t *testing.T) {
 		if e.name != "" || !e.comment {
 			t.Fatalf("%+v", e)
 		}
-		if id, err := audit.ParseID(e.id); err == nil && id.Sequence >= last {
+		if id, err := audit.ParseID(e.id); err == nil && events.SequenceOf(id.Sequence) >= last {
 			break
 		}
 	}

@@ -117,10 +117,10 @@ func (s *Server) bundle(ctx context.Context, l audit.Log, t tlog.Tile) ([]byte, 
 	if err != nil {
 		return nil, err
 	}
-	if len(entries) != t.W {
+	if len(entries) < t.W {
 		return nil, errors.Join(audit.ErrDamaged, errors.New(audit.TilePath(t)+" lacks entries"))
 	}
-	return audit.EncodeBundle(entries)
+	return audit.EncodeBundle(entries[:t.W])
 }
 
 // mayReadEntries decides about a bundle and records the decision.

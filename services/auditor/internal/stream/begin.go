@@ -15,9 +15,9 @@ type follower struct {
 	head audit.Head // where Redis stands, as far as is known
 	// edges are the trees in Redis at head when they are still to be compared.
 	edges *audit.Trees
-	// signed is the ledger sequence of the last checkpoint that was there at the
+	// signed is the ledger address of the last checkpoint that was there at the
 	// beginning: before it nothing is signed, or the log would seem to go back.
-	signed uint64
+	signed events.Address
 }
 
 // begin finds where Redis stands, and trees to go on from that were computed
@@ -34,7 +34,7 @@ func (w *Writer) begin(ctx context.Context) (*follower, error) {
 	if err != nil {
 		return nil, err
 	}
-	if head.Sequence > last { // what is left of another ledger's logs must not be deleted either
+	if head.Sequence > events.End(last) { // what is left of another ledger's logs must not be deleted either
 		return nil, ErrAhead
 	}
 	f := &follower{Writer: w}
@@ -55,6 +55,7 @@ func (w *Writer) begin(ctx context.Context) (*follower, error) {
 	}
 	f.head = head
 	w.begun++
+	w.met(head.Sequence)
 	if err := f.base(ctx); err != nil {
 		return nil, err
 	}
@@ -64,11 +65,14 @@ func (w *Writer) begin(ctx context.Context) (*follower, error) {
 
 // base chooses the trees to go on from.
 func (f *follower) base(ctx context.Context) error {
-	cp, sequence, err := f.lastCheckpoint(ctx)
+	cp, address, err := f.lastCheckpoint(ctx)
 	if err != nil {
 		return err
 	}
-	f.signed = sequence
+	f.signed = address
+	if cp != nil { // what it accounts for was in Redis, and buried before that
+		f.buried = max(f.buried, cp.Sequence)
+	}
 	switch {
 	case f.own != nil && f.own.sequence <= f.head.Sequence: // Redis has gone on, or not: what was computed here stays true
 		return nil
@@ -79,16 +83,20 @@ func (f *follower) base(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		f.own = &trees{*signed, cp.Sequence}
+		f.own = &trees{Trees: *signed, sequence: cp.Sequence}
 	default: // Redis has lost what was signed last: that is compared when it is there again
-		f.own = &trees{*f.edges, f.head.Sequence}
+		f.own = &trees{Trees: *f.edges, sequence: f.head.Sequence}
 	}
 	return nil
 }
 
+// met takes note that everything up to an address is in Redis: it was buried or
+// told of when it came there.
+func (w *Writer) met(a events.Address) { w.buried, w.told = max(w.buried, a), max(w.told, a) }
+
 // lastCheckpoint gives the last believable checkpoint of the ledger, or none,
-// and its message's sequence.
-func (w *Writer) lastCheckpoint(ctx context.Context) (*events.Checkpoint, uint64, error) {
+// and its address.
+func (w *Writer) lastCheckpoint(ctx context.Context) (*events.Checkpoint, events.Address, error) {
 	for _, subject := range []string{events.AllCheckpoints, events.CheckpointSubject(w.Key.ID())} {
 		rec, found, err := w.Ledger.LastOn(ctx, subject)
 		if err != nil || !found {
@@ -97,12 +105,12 @@ func (w *Writer) lastCheckpoint(ctx context.Context) (*events.Checkpoint, uint64
 		e, err := events.Parse(rec.Data)
 		if err == nil {
 			if err = e.Verify(w.Seals, rec.Subject); err == nil || e.Type == events.TypeCheckpoint && w.signedHere(&e.Checkpoint) {
-				return &e.Checkpoint, rec.Sequence, nil
+				return &e.Checkpoint, rec.Address, nil
 			}
 		}
 		// A forged one must not hide the one before: the subject of this key holds
 		// fewer, and without any everything is compared from the beginning.
-		w.Log.WarnContext(ctx, "a checkpoint on the ledger is not to be believed", "sequence", rec.Sequence, "error", err)
+		w.Log.WarnContext(ctx, "a checkpoint on the ledger is not to be believed", "address", rec.Address, "error", err)
 	}
 	return nil, 0, nil
 }
@@ -143,7 +151,7 @@ func (w *Writer) contains(ctx context.Context, cp *events.Checkpoint, s audit.St
 			return nil, fmt.Errorf("%w: checkpoint %s: %w", ErrContradiction, cp.ID, err)
 		}
 		if have := s.Of(l).Size; notes[i].Tree.N > have {
-			return nil, fmt.Errorf("%w: %s has %d entries at ledger sequence %d, checkpoint %s says %d by %d",
+			return nil, fmt.Errorf("%w: %s has %d entries at ledger address %d, checkpoint %s says %d by %d",
 				ErrContradiction, l, have, s.Sequence, cp.ID, notes[i].Tree.N, cp.Sequence)
 		}
 	}

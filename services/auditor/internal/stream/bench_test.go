@@ -28,7 +28,6 @@ func BenchmarkCopy(b *testing.B) {
 	defer func() { _ = l.Close(context.Background()) }()
 	for left := b.N; left > 0; left -= 256 {
 		all := make([]events.Message, min(left, 256))
-		ctxs := make([]context.Context, len(all))
 		for i := range all {
 			d := events.Decision{ID: newID(), Stage: events.StageRequest, Tenant: "default",
 				Principal: events.Principal{ID: "user-live-00000000-0000-4000-8000-000000000000", Version: 1, Roles: []string{"user"}},
@@ -37,11 +36,10 @@ func BenchmarkCopy(b *testing.B) {
 				Action: "read", Effect: events.Allow, Policy: events.Policy{Matched: "resource.contact.vdefault", Revision: events.Digest(nil)},
 				CallID: newID(), EvaluatedAt: time.Now().UTC(), Request: events.RequestInfo{ID: newID(), Method: "GET", Route: "/v1/contacts/{id}", Remote: "127.0.0.1"},
 				TraceID: events.Digest(nil)[:32]}
-			all[i], err = events.NewDecision(keys, &d)
+			all[i], err = events.NewDecision(keys, events.SourceAPI, &d)
 			fail(b, err)
-			ctxs[i] = b.Context()
 		}
-		fail(b, l.AppendAll(b.Context(), ctxs, all))
+		fail(b, l.AppendAll(b.Context(), all))
 	}
 	options, err := redis.ParseURL(testkit.Redis(b))
 	fail(b, err)
@@ -59,7 +57,7 @@ func BenchmarkCopy(b *testing.B) {
 	done := make(chan error, 1)
 	go func() { done <- w.Run(ctx) }()
 	testkit.Eventually(b, 2*time.Minute, func() error {
-		if w.position.Load() < uint64(b.N) {
+		if lag, err := w.Lag(ctx); err != nil || lag > 0 {
 			return errors.New("not yet")
 		}
 		return nil

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/writ-project/writ/pkg/audit"
+	"github.com/writ-project/writ/pkg/events"
 )
 
 // One stream alone is lost: the other one's position must not hide it.
@@ -76,7 +77,7 @@ func TestRedisAheadOfTheLedger(t *testing.T) {
 	t.Parallel()
 	redises(t, func(t *testing.T, r *rig) {
 		r.fill(10)
-		foreign(t, r, 1000, 5)
+		foreign(t, r, events.At(1000, 0), events.At(5, 0))
 		ahead := func() {
 			t.Helper()
 			before := need(r.streams())(t)
@@ -97,14 +98,14 @@ func TestRedisAheadOfTheLedger(t *testing.T) {
 	})
 }
 
-// foreign appends one entry to each empty log, with these sequences.
-func foreign(t *testing.T, r *rig, decision, outcome uint64) {
+// foreign appends one entry to each empty log, with these addresses.
+func foreign(t *testing.T, r *rig, decision, outcome events.Address) {
 	t.Helper()
 	log := audit.NewAppender(r.rdb, 0)
 	need(log.Append(t.Context(), need(log.Head(t.Context()))(t), audit.Trees{Decisions: &audit.Tree{}, Outcomes: &audit.Tree{}}, audit.Batch{
 		Items: []audit.Item{
 			{Entry: audit.Entry{Log: audit.Decisions, ID: audit.ID{Ms: 1000, Sequence: decision}, Record: []byte("a"), Seal: "k.m"}},
 			{Entry: audit.Entry{Log: audit.Outcomes, ID: audit.ID{Ms: 1000, Sequence: outcome}, Record: []byte("b"), Seal: "k.m"}},
-		}, Sequence: max(decision, outcome), Start: 1,
+		}, Sequence: max(decision, outcome), Start: events.At(1, 0),
 	}))(t)
 }

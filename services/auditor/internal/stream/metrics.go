@@ -10,6 +10,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/writ-project/writ/pkg/audit"
+	"github.com/writ-project/writ/pkg/telemetry"
 )
 
 type metrics struct {
@@ -17,6 +18,7 @@ type metrics struct {
 	refused metric.Int64Counter
 	trimmed metric.Int64Counter
 	signed  metric.Int64Counter
+	untold  metric.Int64Counter
 	batch   metric.Float64Histogram
 }
 
@@ -30,6 +32,7 @@ func (w *Writer) instrument() error {
 		{&w.refused, "writ.dead.letters", "{message}", "Dead letters by code"},
 		{&w.trimmed, "writ.audit.trimmed", "{entry}", "Entries removed because they were older than the retention, by stream"},
 		{&w.signed, "writ.audit.checkpoints", "{checkpoint}", "Checkpoints put on the ledger"},
+		{&w.untold, "writ.audit.feed.dropped", "{event}", "Events that the live feed could not tell of"},
 	} {
 		var err error
 		if *c.into, err = meter.Int64Counter(c.name, metric.WithUnit(c.unit), metric.WithDescription(c.text)); err != nil {
@@ -71,12 +74,13 @@ func (w *Writer) observe(ctx context.Context, c *converted, started time.Time) {
 	done := time.Now()
 	w.batch.Record(ctx, done.Sub(started).Seconds())
 	n := map[audit.Log]int64{}
-	for i, item := range c.Items {
+	for i := range c.Items {
+		item := &c.Items[i]
 		n[item.Log]++
-		if c.traces[i] == nil {
+		if c.traces == nil || c.traces[i] == "" {
 			continue
 		}
-		_, span := w.Telemetry.Tracer().Start(c.traces[i], "append "+item.Log.Stream(), trace.WithSpanKind(trace.SpanKindConsumer), trace.WithTimestamp(started))
+		_, span := w.Telemetry.Tracer().Start(telemetry.FromTraceParent(context.Background(), c.traces[i]), "append "+item.Log.Stream(), trace.WithSpanKind(trace.SpanKindConsumer), trace.WithTimestamp(started))
 		if span.IsRecording() {
 			span.SetAttributes(semconv.DBSystemNameKey.String("redis"), semconv.DBOperationName("XADD"), semconv.DBCollectionName(item.Log.Stream()),
 				attribute.String("writ.entry.id", item.ID.String()))

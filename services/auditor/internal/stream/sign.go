@@ -31,8 +31,9 @@ type sizes struct {
 // signer is what is known of the checkpoints made so far.
 type signer struct {
 	mu       sync.Mutex
-	onLedger sizes     // of the last one seen on the ledger
-	seen     time.Time // when that was, or one was tried
+	onLedger sizes          // of the last one seen on the ledger
+	through  events.Address // up to where that one accounts for everything
+	seen     time.Time      // when that was, or one was tried
 }
 
 // saw takes note of a checkpoint on the ledger, another auditor's too: one a
@@ -45,14 +46,16 @@ func (s *signer) saw(c *events.Checkpoint) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.onLedger, s.seen = sizes{d.Tree.N, o.Tree.N, true}, time.Now()
+	s.onLedger, s.through, s.seen = sizes{d.Tree.N, o.Tree.N, true}, c.Sequence, time.Now()
 }
 
-// due tells whether a checkpoint of these sizes is to be put on the ledger now.
-func (s *signer) due(of sizes) bool {
+// due tells whether a checkpoint of these sizes is to be put on the ledger now. One
+// of the same sizes is when an event was refused behind the last one: then it says
+// that there is a dead letter of it, for whoever fills the log again.
+func (s *signer) due(of sizes, refused events.Address) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.onLedger == of || time.Since(s.seen) < signEvery {
+	if s.onLedger == of && refused <= s.through || time.Since(s.seen) < signEvery {
 		return false
 	}
 	s.seen = time.Now()
@@ -74,7 +77,7 @@ func (w *Writer) sign(ctx context.Context) {
 			served, begun = sizes{}, now.begun
 		}
 		have := sizes{now.Decisions.Size(), now.Outcomes.Size(), true}
-		due := w.signer.due(have)
+		due := w.signer.due(have, now.refused)
 		if !due && (have == served || time.Since(at) < signEvery) {
 			continue
 		}
@@ -114,7 +117,7 @@ func (w *Writer) publish(ctx context.Context, s *snapshot, have sizes, due bool)
 		return err
 	}
 	if _, err := w.Ledger.Append(ctx, m); err != nil {
-		return fmt.Errorf("checkpoint of ledger sequence %d: %w", s.sequence, err)
+		return fmt.Errorf("checkpoint of ledger address %d: %w", s.sequence, err)
 	}
 	w.signed.Add(ctx, 1)
 	return nil

@@ -91,8 +91,20 @@ func (r *rig) run(w *Writer) (stop func()) {
 
 func newID() string { return uuid.Must(uuid.NewV7()).String() }
 
-// fill puts n commands, decisions and outcomes in turn on the ledger.
+// fill puts n commands, decisions and outcomes in turn on the ledger: alone and in
+// groups, of which each is three messages or more.
 func (r *rig) fill(n int) {
+	r.t.Helper()
+	all := r.events(n)
+	for i := 0; len(all) > 0; i++ {
+		k := min(len(all), []int{1, 5, 1, 90}[i%4])
+		must(r.t, r.ledger.AppendAll(r.t.Context(), all[:k]))
+		all = all[k:]
+	}
+}
+
+// events makes n commands, decisions and outcomes in turn.
+func (r *rig) events(n int) (all []events.Message) {
 	r.t.Helper()
 	for i := range n {
 		d := events.Decision{ID: newID(), Stage: events.StageRequest, Tenant: "default", Principal: events.Principal{ID: "sam", Roles: []string{"user"}},
@@ -101,16 +113,23 @@ func (r *rig) fill(n int) {
 		switch i % 3 {
 		case 0:
 			c := events.Command{ID: newID(), Kind: "contact", ResourceID: d.Resource.ID, Action: "create", Tenant: "default", PrincipalID: "sam", Body: []byte(`{"first_name":"<&>"}`), IssuedAt: time.Now()}
-			m = need(events.NewWrit(r.keys, &d, &c, time.Now().Add(time.Hour)))(r.t)
+			m = need(events.NewWrit(r.keys, events.SourceAPI, &d, &c, time.Now().Add(time.Hour)))(r.t)
 		case 1:
-			d.Effect, d.Action = events.Deny, "read"
-			m = need(events.NewDecision(r.keys, &d))(r.t)
+			if d.Effect, d.Action = events.Deny, "read"; i%2 == 0 {
+				d.Stage = events.StageApply
+			}
+			m = need(events.NewDecision(r.keys, events.SourceAPI, &d))(r.t)
 		default:
 			o := events.Outcome{ID: newID(), CommandID: newID(), Kind: "contact", ResourceID: newID(), Action: "create", Tenant: "default", Status: events.StatusApplied, At: time.Now().UTC()}
 			m = need(events.NewOutcome(r.keys, &o))(r.t)
+			m.Subject = events.OutcomeSubject(0)
 		}
-		need(r.ledger.Append(r.t.Context(), m))(r.t)
+		if d.Stage == events.StageApply {
+			m.Subject = events.OutcomeSubject(0)
+		}
+		all = append(all, m)
 	}
+	return all
 }
 
 // The streams' keys.
@@ -151,9 +170,9 @@ func (r *rig) ledgerStreams() map[string][]string {
 				if e.Type == events.TypeOutcome {
 					s, raw = outcomes, e.RawOutcome
 				}
-				out[s] = append(out[s], fmt.Sprintf("%d-%d %s", ms, rec.Sequence, raw))
+				out[s] = append(out[s], fmt.Sprintf("%d-%d %s", ms, rec.Address, raw))
 			}
-			if rec.Sequence == last {
+			if rec.Last && events.SequenceOf(rec.Address) == last {
 				return enough
 			}
 		}
@@ -273,8 +292,8 @@ func TestForgedMessagesAreNotInTheLog(t *testing.T) {
 	r.fill(3)
 	strangers := need(events.ParseKeyring(events.GenerateKey("test")))(t)
 	d := events.Decision{ID: newID(), Stage: events.StageRequest, Resource: events.Resource{Kind: "contact"}, Action: "read", Effect: events.Allow}
-	need(r.ledger.Append(t.Context(), need(events.NewDecision(strangers, &d))(t)))(t)
-	need(r.ledger.Append(t.Context(), events.Message{ID: newID(), Subject: events.DecisionSubject("contact", "read", events.Allow), Data: []byte("rubbish")}))(t)
+	need(r.ledger.Append(t.Context(), need(events.NewDecision(strangers, events.SourceAPI, &d))(t)))(t)
+	need(r.ledger.Append(t.Context(), events.Message{ID: newID(), Subject: events.SubjectDecisions, Data: []byte("rubbish")}))(t)
 	r.fill(3)
 	r.start()
 	r.equal()
@@ -299,18 +318,18 @@ func TestIDsStayMonotonic(t *testing.T) {
 	f := &follower{Writer: r.writer(0)}
 	f.head.Outcomes.Last = audit.ID{Ms: 1_000_500}
 	d := events.Decision{ID: newID(), Stage: events.StageRequest, Resource: events.Resource{Kind: "contact"}, Action: "read", Effect: events.Allow}
-	m := need(events.NewDecision(r.keys, &d))(t)
+	m := need(events.NewDecision(r.keys, events.SourceAPI, &d))(t)
 	base := time.UnixMilli(1_000_000)
 	var batch []ledger.Record
 	for i, step := range []time.Duration{0, time.Second, -time.Hour, 2 * time.Second} {
-		batch = append(batch, ledger.Record{Sequence: uint64(i + 1), Subject: m.Subject, Data: m.Data, Time: base.Add(step)})
+		batch = append(batch, ledger.Record{Address: events.At(uint64(i+1), 0), Last: true, Subject: m.Subject, Data: m.Data, Time: base.Add(step)})
 	}
-	c := need(f.convert(t.Context(), f.read(batch), false))(t)
+	c := need(f.convert(t.Context(), f.read(batch)))(t)
 	var got []string
 	for _, e := range c.Items {
 		got = append(got, e.ID.String())
 	}
-	if want := "[1000500-1 1001000-2 1001000-3 1002000-4]"; fmt.Sprint(got) != want {
+	if want := "[1000500-256 1001000-512 1001000-768 1002000-1024]"; fmt.Sprint(got) != want {
 		t.Fatalf("%v, want %s", got, want)
 	}
 }

@@ -13,6 +13,14 @@ import (
 	"github.com/writ-project/writ/pkg/ledger"
 )
 
+// Batches that are smaller than fullBatch are begun copyEvery apart at least: events
+// that come in between share what a batch costs, which is more than they do
+// themselves. One that comes alone is copied at once.
+const (
+	copyEvery = 10 * time.Millisecond
+	fullBatch = 256 // events
+)
+
 // run copies until something fails. The next batch is read while this one is
 // appended: two batches are in memory beside what the ledger keeps ready.
 func (f *follower) run(ctx context.Context, progress *bool) error {
@@ -23,10 +31,13 @@ func (f *follower) run(ctx context.Context, progress *bool) error {
 		return f.Ledger.Follow(ctx, from, func(ctx context.Context, batch []ledger.Record) error {
 			select {
 			case batches <- f.read(batch):
-				return nil
 			case <-ctx.Done():
 				return ctx.Err()
 			}
+			if len(batch) < fullBatch && !pause(ctx, copyEvery) {
+				return ctx.Err()
+			}
+			return nil
 		})
 	})
 	g.Go(func() error {
@@ -47,13 +58,13 @@ func (f *follower) run(ctx context.Context, progress *bool) error {
 
 // take appends a batch, or what of it is not in Redis yet.
 func (f *follower) take(ctx context.Context, batch []message) error {
-	if err := f.connects(batch[0].Sequence); err != nil {
+	if err := f.connects(batch[0].Address); err != nil {
 		return err
 	}
 	checkpoint := (*events.Checkpoint)(nil)
 	for len(batch) > 0 {
 		n := 0
-		for n < len(batch) && batch[n].Sequence <= f.head.Sequence {
+		for n < len(batch) && batch[n].Address <= f.head.Sequence {
 			n++
 		}
 		c, err := f.step(ctx, batch, n)
@@ -84,9 +95,9 @@ func (t *trees) state() audit.State {
 	return audit.State{Decisions: audit.Position{Size: t.Decisions.Size()}, Outcomes: audit.Position{Size: t.Outcomes.Size()}, Sequence: t.sequence}
 }
 
-// connects reports an error unless a message of this sequence comes next: the
+// connects reports an error unless the event at this address comes next: the
 // ledger may begin later than the log.
-func (f *follower) connects(sequence uint64) error {
+func (f *follower) connects(a events.Address) error {
 	want := f.own.sequence + 1
 	if f.own.sequence == 0 {
 		if f.head.Empty() {
@@ -94,23 +105,23 @@ func (f *follower) connects(sequence uint64) error {
 		}
 		want = f.head.Start
 	}
-	if sequence != want {
-		return fmt.Errorf("the ledger goes on with message %d, the audit log needs %d", sequence, want)
+	if a != want {
+		return fmt.Errorf("the ledger goes on with event %d, the audit log needs %d", a, want)
 	}
 	return nil
 }
 
-// step takes the first there messages of a batch, which Redis has already, or if
+// step takes the first there events of a batch, which Redis has already, or if
 // there are none appends all of it.
 func (f *follower) step(ctx context.Context, batch []message, there int) (*converted, error) {
 	if there > 0 {
 		batch = batch[:there]
 	}
-	c, err := f.convert(ctx, batch, there > 0)
+	c, err := f.convert(ctx, batch)
 	if err != nil {
 		return nil, err
 	}
-	next := &trees{f.own.Clone(), c.Sequence}
+	next := &trees{f.own.Clone(), c.Sequence, max(f.own.refused, c.refused)}
 	if there > 0 {
 		for _, l := range audit.Logs {
 			next.Of(l).Append(c.Leaves(l)...)
@@ -120,7 +131,7 @@ func (f *follower) step(ctx context.Context, batch []message, there int) (*conve
 	}
 	if f.own.sequence != f.head.Sequence {
 		if f.own.sequence != 0 || !f.head.Empty() {
-			return nil, fmt.Errorf("%w: Redis stands at ledger sequence %d, which is not the end of a batch", ErrContradiction, f.head.Sequence)
+			return nil, fmt.Errorf("%w: Redis stands at ledger address %d, which is not the end of a batch", ErrContradiction, f.head.Sequence)
 		}
 	}
 	started := time.Now()
@@ -133,6 +144,7 @@ func (f *follower) step(ctx context.Context, batch []message, there int) (*conve
 	}
 	f.head, f.own = head, next
 	f.position.Store(head.Sequence)
+	f.tell(ctx, c)
 	f.observe(ctx, c, started)
 	return c, nil
 }
@@ -148,6 +160,7 @@ func (f *follower) moved(ctx context.Context) error {
 		return audit.ErrMoved
 	}
 	f.head = head
+	f.met(head.Sequence)
 	return nil
 }
 
@@ -159,7 +172,7 @@ func (f *follower) arrived(context.Context) error {
 	}
 	for _, l := range audit.Logs {
 		if have, want := f.head.Of(l).Size, f.own.Of(l).Size(); have != want {
-			return fmt.Errorf("%w: %s has %d entries at ledger sequence %d, the ledger %d", ErrContradiction, l, have, f.head.Sequence, want)
+			return fmt.Errorf("%w: %s has %d entries at ledger address %d, the ledger %d", ErrContradiction, l, have, f.head.Sequence, want)
 		}
 		if f.edges == nil || f.edges.Of(l).Size() != f.own.Of(l).Size() {
 			continue

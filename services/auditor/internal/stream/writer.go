@@ -1,7 +1,7 @@
 // Package stream writes the audit log: it follows the ledger and appends every
 // decision and outcome, once and in order, to the logs of pkg/audit.
 //
-//	LEDGER ──▶ read ──▶ take ──▶ Append (compare and append) ──▶ Redis
+//	LEDGER ──▶ read ──▶ take ──▶ Append (compare and append) ──▶ Redis ──▶ feed (core NATS)
 //	                      │
 //	                      └─▶ snapshot ──▶ signer ──▶ checkpoints: Redis, LEDGER
 //
@@ -37,7 +37,7 @@ const (
 
 // What ends the copying beside outages.
 var (
-	// ErrAhead means that Redis holds entries of sequences that the ledger has
+	// ErrAhead means that Redis holds entries of addresses that the ledger has
 	// not got: they do not belong together, or the ledger was lost.
 	ErrAhead = errors.New("the audit streams are ahead of the ledger: they do not belong together, or the ledger was lost (docs/runbook.md)")
 	// ErrContradiction means that the audit log is not the one that was signed.
@@ -62,9 +62,12 @@ type Writer struct {
 	Config
 	metrics
 
-	own      *trees                   // of Run's goroutine
-	begun    uint64                   // of Run's goroutine: how often it has begun
-	position atomic.Uint64            // ledger sequence up to which all is in Redis
+	own      *trees                   // of the copying goroutine, as are the next three
+	begun    uint64                   // how often it has begun
+	buried   events.Address           // refused events up to here have had their dead letters
+	told     events.Address           // events up to here are not told of on the feed (again)
+	feed     chan []notice            // what is to be told of
+	position atomic.Uint64            // ledger address up to which all is in Redis
 	wrong    atomic.Pointer[string]   // what contradicts; nil if nothing does
 	current  atomic.Pointer[snapshot] // what may be signed; nil: nothing
 	signer   signer
@@ -72,13 +75,14 @@ type Writer struct {
 
 // trees are the logs' trees as computed from the ledger.
 type trees struct {
-	audit.Trees        // not changed: replaced
-	sequence    uint64 // everything up to here is in them
+	audit.Trees                // not changed: replaced
+	sequence    events.Address // everything up to here is in them
+	refused     events.Address // the last one before that was refused, as far as is known
 }
 
 // NewWriter makes a Writer.
 func NewWriter(c Config) (*Writer, error) {
-	w := &Writer{Config: c}
+	w := &Writer{Config: c, feed: make(chan []notice, feedQueue)}
 	err := w.instrument()
 	return w, err
 }
@@ -91,7 +95,9 @@ func (w *Writer) Lag(ctx context.Context) (uint64, error) {
 	if err != nil {
 		return 0, err
 	}
-	return last - min(last, w.position.Load()), nil
+	// The position is at the end of a message, or in the middle of one that is not done.
+	done := max(events.SequenceOf(w.position.Load()+1), 1) - 1
+	return last - min(last, done), nil
 }
 
 // Sound reports ErrContradiction and how, if the audit log is not the one that
@@ -112,6 +118,7 @@ func (w *Writer) Run(ctx context.Context) error {
 	defer cancel()
 	beside.Go(func() { w.sign(ctx) })
 	beside.Go(func() { w.trim(ctx) })
+	beside.Go(func() { w.tellAll(ctx) })
 
 	wait := minBackoff
 	for ctx.Err() == nil {

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -24,7 +23,7 @@ func TestCommandsAreAppliedInOrder(t *testing.T) {
 		id, first := r.create(sam, "one")
 		commands := []string{first}
 		for i := range 40 {
-			m, c := r.writ(sam, kind.ActionUpdate, id, int64(i+1), map[string]any{"owner_id": "sam", "tenant": "default", "is_active": true}, fmt.Sprintf(`{"notes":"%d"}`, i))
+			m, c := r.writ(sam, kind.ActionUpdate, id, int64(i+1), owned, fmt.Sprintf(`{"notes":"%d"}`, i))
 			r.append(m)
 			commands = append(commands, c.ID)
 		}
@@ -38,7 +37,7 @@ func TestCommandsAreAppliedInOrder(t *testing.T) {
 		if row.Notes != "39" || row.Version != 41 || row.OwnerID != "sam" {
 			t.Fatalf("%+v", row)
 		}
-		m, c := r.writ(sam, kind.ActionDelete, id, 41, map[string]any{"owner_id": "sam", "tenant": "default", "is_active": true}, "")
+		m, c := r.writ(sam, kind.ActionDelete, id, 41, owned, "")
 		r.append(m)
 		r.outcomes(c.ID)
 		if _, err := r.contact(id); !fault.Is(err, fault.NotFound) {
@@ -46,113 +45,6 @@ func TestCommandsAreAppliedInOrder(t *testing.T) {
 		}
 		r.idle()
 	})
-}
-
-// The three rows of a worker that is killed around its commit: before it, after
-// it and before the outcome, after the outcome and before the ack.
-func TestKilledWorkerHasOneEffect(t *testing.T) {
-	t.Parallel()
-	for _, at := range []point{beforeCommit, afterCommit, afterPublish} {
-		t.Run(string(at), func(t *testing.T) {
-			t.Parallel()
-			databases(t, func(t *testing.T, r *rig) {
-				sam := r.person("sam", "user")
-				first := r.start(func(p point) bool { return p == at })
-				var ids, commands []string
-				for i := range 20 {
-					id, c := r.create(sam, fmt.Sprint("c", i))
-					ids, commands = append(ids, id), append(commands, c)
-				}
-				if got := <-first.died; got != at {
-					t.Fatalf("died %s", got)
-				}
-				first.end()
-				if at == beforeCommit {
-					for _, c := range commands {
-						if _, err := r.store.Command(t.Context(), c); !fault.Is(err, fault.NotFound) {
-							t.Fatalf("a trace in SQL before the commit: %v", err)
-						}
-					}
-				}
-				r.start(nil)
-				all := r.outcomes(commands...)
-				for i, c := range commands {
-					if o := all[c]; o.Status != events.StatusApplied || o.Version != 1 {
-						t.Fatalf("%+v", o)
-					}
-					if row := need(r.contact(ids[i]))(t); row.Version != 1 {
-						t.Fatalf("%+v", row)
-					}
-				}
-				r.idle()
-				r.outcomes(commands...) // still one each when all redeliveries are done
-			})
-		})
-	}
-}
-
-// A worker is paused in the middle of its transaction, another takes over (when
-// PostgreSQL has ended the idle transaction, which holds the position), the
-// first one wakes: it has lost its batch.
-func TestWokenWorkerLosesItsBatch(t *testing.T) {
-	t.Parallel()
-	r := newRig(t, testkit.Postgres(t))
-	sam := r.person("sam", "user")
-	paused, wake := make(chan struct{}), make(chan struct{})
-	first := r.start(nil, func(l *Loop) {
-		h := l.handlers["contact"]
-		apply := h.Apply
-		var once sync.Once
-		h.Apply = func(row *kind.Row, c *events.Command) (*kind.Row, error) {
-			once.Do(func() {
-				close(paused)
-				<-wake
-			})
-			return apply(row, c)
-		}
-		l.handlers["contact"] = h
-	})
-	id, c1 := r.create(sam, "one")
-	<-paused
-	first.nc.Close() // a paused process asks for nothing: the partition goes to another
-	m, c2 := r.writ(sam, kind.ActionUpdate, id, 1, map[string]any{"owner_id": "sam", "tenant": "default", "is_active": true}, `{"notes":"two"}`)
-	r.append(m)
-	r.start(nil)
-	all := r.outcomes(c1, c2.ID)
-	if all[c1].Version != 1 || all[c2.ID].Version != 2 {
-		t.Fatalf("%+v", all)
-	}
-	close(wake)
-	first.end()
-	r.idle()
-	r.outcomes(c1, c2.ID)
-	if row := need(r.contact(id))(t); row.Version != 2 || row.Notes != "two" {
-		t.Fatalf("%+v", row)
-	}
-}
-
-func TestTakeoverKeepsTheOrder(t *testing.T) {
-	t.Parallel()
-	r := sqlite(t)
-	sam := r.person("sam", "user")
-	first := r.start(func(p point) bool { return p == beforeCommit })
-	id, c := r.create(sam, "one")
-	<-first.died
-	first.end()
-	commands := []string{c}
-	for i := range 10 { // new commands, while the first is delivered and unacknowledged
-		m, c := r.writ(sam, kind.ActionUpdate, id, int64(i+1), map[string]any{"owner_id": "sam", "tenant": "default", "is_active": true}, fmt.Sprintf(`{"notes":"%d"}`, i))
-		r.append(m)
-		commands = append(commands, c.ID)
-	}
-	r.start(nil)
-	all := r.outcomes(commands...)
-	for i, c := range commands {
-		if o := all[c]; o.Status != events.StatusApplied || o.Version != int64(i+1) {
-			t.Fatalf("command %d: %+v", i, o)
-		}
-	}
-	r.idle()
 }
 
 func TestCrashingHandlerFailsItsCommandOnly(t *testing.T) {
@@ -219,38 +111,6 @@ func TestUnstorableRowFailsItsCommandOnly(t *testing.T) {
 	}
 }
 
-// One id, two commands: JetStream forgot the first one's id, or somebody
-// replayed it. One effect; a different command is a dead letter.
-func TestCommandIDCountsOnce(t *testing.T) {
-	t.Parallel()
-	r := sqlite(t)
-	sam := r.person("sam", "user")
-	id, shared := newID(), newID()
-	same := func(_ *events.Decision, c *events.Command) { c.ID, c.Fingerprint = shared, "a" }
-	m1, _ := r.writ(sam, kind.ActionCreate, id, 0, nil, `{"first_name":"one"}`, same)
-	m2, _ := r.writ(sam, kind.ActionCreate, newID(), 0, nil, `{"first_name":"one"}`, same)
-	m3, _ := r.writ(sam, kind.ActionCreate, newID(), 0, nil, `{"first_name":"other"}`, func(_ *events.Decision, c *events.Command) { c.ID, c.Fingerprint = shared, "b" })
-	r.append(m1)
-	r.start(nil)
-	r.outcomes(shared)
-	// Past the window in which JetStream knows the id: a message id of their own
-	// stands in for the time that passed.
-	for i, m := range []events.Message{m2, m3} {
-		m.ID = fmt.Sprint(m.ID, "-later-", i)
-		r.append(m)
-	}
-	_, last := r.create(sam, "last")
-	r.outcomes(last)
-	r.idle()
-	if dead := r.dead(); len(dead) != 1 {
-		t.Fatalf("dead letters: %v", dead)
-	}
-	r.outcomes(shared)
-	if row := need(r.contact(id))(t); row.FirstName != "one" {
-		t.Fatalf("%+v", row)
-	}
-}
-
 func TestSyncKeepsTheVersionWhenNothingChanged(t *testing.T) {
 	t.Parallel()
 	r := sqlite(t)
@@ -263,7 +123,7 @@ func TestSyncKeepsTheVersionWhenNothingChanged(t *testing.T) {
 		}
 		d := events.Decision{ID: newID(), Stage: events.StageRequest, Tenant: c.Tenant, Principal: events.Principal{ID: "u1", Version: version, Roles: []string{"guest"}},
 			Action: c.Action, Effect: events.Allow, Resource: events.Resource{Kind: c.Kind, ID: "u1", Version: version}, Policy: events.Policy{Revision: r.authz.Revision()}}
-		r.append(need(events.NewWrit(r.keys, &d, &c, time.Now().Add(time.Hour)))(t))
+		r.append(need(events.NewWrit(r.keys, events.SourceAPI, &d, &c, time.Now().Add(time.Hour)))(t))
 		if o := r.outcomes(c.ID)[c.ID]; o.Status != events.StatusApplied {
 			t.Fatalf("%+v", o)
 		}

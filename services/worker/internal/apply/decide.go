@@ -50,11 +50,16 @@ func (s *shard) settle(ctx context.Context, st *state, it *item) error {
 		}
 		return nil
 	}
+	if it.copied {
+		return nil // what it did is done where the other copy stands
+	}
 	r := &resultOf{it: it}
 	if first, ok := st.keys[c.Key]; ok && c.Key != "" && first.ID != c.ID {
 		r.other = true // the key is the first one's
-		st.reject(r, command.KeyReused())
-		return nil
+		if it.recorded == nil {
+			st.reject(r, command.KeyReused())
+			return nil
+		}
 	}
 	if it.external() {
 		if err := it.event.Expired(command.Now()); err != nil {
@@ -146,11 +151,13 @@ func (s *state) repeat(r *resultOf) error {
 		}
 		s.set(h.Kind, c.ResourceID, next)
 	}
-	r.row = store.Command{
-		ID: c.ID, Tenant: c.Tenant, Kind: c.Kind, ResourceID: c.ResourceID, Action: c.Action, PrincipalID: c.PrincipalID,
-		Status: o.Status, Code: o.Code, Reason: o.Reason, Version: o.Version, Attempts: o.Attempts, Fingerprint: c.Fingerprint,
-		Key: c.Key, DecisionID: o.DecisionID, Sequence: r.it.Address, Result: result, Outcome: r.it.recordedRaw, IssuedAt: c.IssuedAt, At: o.At,
+	row := command.Row(r.it.event, r.it.Address)
+	row.Status, row.Code, row.Reason, row.Version, row.Attempts = o.Status, o.Code, o.Reason, o.Version, o.Attempts
+	row.DecisionID, row.Result, row.Outcome, row.At = o.DecisionID, result, r.it.recordedRaw, o.At
+	if r.other || o.Code == command.CodeKeyReused {
+		row.Key = "" // the first one's, which may be in another shard and come later now
 	}
+	r.row = row
 	s.add(r)
 	return nil
 }

@@ -20,7 +20,7 @@ func TestWhoIsGoneAtStytchStaysGone(t *testing.T) {
 		c := events.Command{ID: newID(), Kind: user.Kind.Name, ResourceID: "u1", Action: user.ActionSync, Tenant: user.DefaultTenant, PrincipalID: user.System, Body: []byte(body), IssuedAt: time.Now().UTC()}
 		d := events.Decision{ID: newID(), Stage: events.StageRequest, Tenant: c.Tenant, Principal: events.Principal{ID: user.System, Roles: []string{"guest"}, Attr: map[string]any{"tenant": c.Tenant}},
 			Action: c.Action, Effect: events.Allow, Resource: events.Resource{Kind: c.Kind, ID: "u1", Version: version}, Policy: events.Policy{Revision: r.authz.Revision()}}
-		r.append(need(events.NewWrit(r.keys, &d, &c, time.Now().Add(time.Hour)))(t))
+		r.append(need(events.NewWrit(r.keys, events.SourceAPI, &d, &c, time.Now().Add(time.Hour)))(t))
 		return c.ID
 	}
 	body := `{"email":"u1@example.com","tenants":{"default":{"roles":["admin"]}}}`
@@ -50,7 +50,7 @@ func TestATenantBelongsToItself(t *testing.T) {
 		c := events.Command{ID: newID(), Kind: tenant.Kind.Name, ResourceID: key, Action: action, Tenant: from, PrincipalID: "u1", Body: []byte(body), IssuedAt: time.Now().UTC()}
 		d := events.Decision{ID: newID(), Stage: events.StageRequest, Tenant: from, Principal: events.Principal{ID: "u1", Roles: []string{"admin"}},
 			Action: action, Effect: events.Allow, Resource: events.Resource{Kind: c.Kind, ID: key, Version: version}, Policy: events.Policy{Revision: r.authz.Revision()}}
-		r.append(need(events.NewWrit(r.keys, &d, &c, time.Now().Add(time.Hour)))(t))
+		r.append(need(events.NewWrit(r.keys, events.SourceAPI, &d, &c, time.Now().Add(time.Hour)))(t))
 		return r.outcomes(c.ID)[c.ID]
 	}
 	for _, c := range []struct {

@@ -24,7 +24,7 @@ func TestLimitOfATenantIsExact(t *testing.T) {
 			}
 			d := events.Decision{ID: newID(), Stage: events.StageRequest, Tenant: tenant, Principal: events.Principal{ID: "u1", Roles: []string{"admin"}}, Action: action,
 				Effect: events.Allow, Resource: events.Resource{Kind: c.Kind, ID: id, Version: version}, Policy: events.Policy{Revision: r.authz.Revision()}}
-			r.append(need(events.NewWrit(r.keys, &d, &c, time.Now().Add(time.Hour)))(t))
+			r.append(need(events.NewWrit(r.keys, events.SourceAPI, &d, &c, time.Now().Add(time.Hour)))(t))
 			return c.ID
 		}
 		const more = 12

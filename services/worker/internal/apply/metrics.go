@@ -84,6 +84,9 @@ func (l *Loop) startSpan(ctx context.Context, it *item) (context.Context, trace.
 }
 
 func endSpan(it *item, err error) {
+	if it.span == nil {
+		return
+	}
 	if err != nil {
 		it.span.RecordError(err)
 	}
@@ -94,7 +97,7 @@ func endSpan(it *item, err error) {
 // of each of them.
 func (l *Loop) traceCommit(items []*item, started, committed time.Time) {
 	for _, it := range items {
-		if !it.span.IsRecording() {
+		if it.span == nil || !it.span.IsRecording() {
 			continue
 		}
 		_, span := l.tel.Tracer().Start(it.ctx, "transaction", trace.WithSpanKind(trace.SpanKindClient), trace.WithTimestamp(started),

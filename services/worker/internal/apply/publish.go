@@ -7,7 +7,6 @@ import (
 	"github.com/writ-project/writ/pkg/events"
 	"github.com/writ-project/writ/pkg/ledger"
 	"github.com/writ-project/writ/pkg/store"
-	"github.com/writ-project/writ/pkg/telemetry"
 	"github.com/writ-project/writ/services/worker/internal/command"
 )
 
@@ -23,7 +22,7 @@ func (s *shard) publish(ctx context.Context, results []*resultOf) error {
 		if err != nil {
 			return err
 		}
-		answers = append(answers, answer(r.it.Address, telemetry.TraceParent(r.it.ctx), all))
+		answers = append(answers, answer(r.it.Address, r.it.trace(), all))
 	}
 	if err := s.append(ctx, answers); err != nil {
 		return err

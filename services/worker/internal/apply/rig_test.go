@@ -1,6 +1,7 @@
 package apply
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,12 +10,15 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/nats-io/nats.go"
+	"go.opentelemetry.io/otel/trace"
+	nooptrace "go.opentelemetry.io/otel/trace/noop"
 
 	"github.com/writ-project/writ/pkg/authz"
 	"github.com/writ-project/writ/pkg/events"
@@ -35,7 +39,7 @@ const soon = 20 * time.Second
 
 // rig is a ledger, a database and policies; workers are started on it by hand.
 type rig struct {
-	t        *testing.T
+	t        testing.TB
 	nats     string
 	ledger   *ledger.Ledger
 	store    *store.Store
@@ -43,6 +47,11 @@ type rig struct {
 	policies string
 	keys     *events.Keyring
 	tel      *telemetry.Telemetry
+	shards   int
+	via      string // where workers find NATS, if not at nats
+	// sending, unless it is nil, is called before a worker appends a message.
+	sending func(*process)
+	marker  events.Principal // whose commands idle waits for
 }
 
 func databases(t *testing.T, test func(t *testing.T, r *rig)) {
@@ -50,12 +59,13 @@ func databases(t *testing.T, test func(t *testing.T, r *rig)) {
 	t.Run("postgres", func(t *testing.T) { t.Parallel(); test(t, newRig(t, testkit.Postgres(t))) })
 }
 
-func sqlite(t *testing.T) *rig { return newRig(t, "sqlite:"+filepath.Join(t.TempDir(), "writ.db")) }
+func sqlite(t testing.TB) *rig { return newRig(t, "sqlite:"+filepath.Join(t.TempDir(), "writ.db")) }
 
-func newRig(t *testing.T, databaseURL string) *rig {
+// newRig has one shard, or as many as it is told.
+func newRig(t testing.TB, databaseURL string, shards ...int) *rig {
 	t.Helper()
 	ctx := t.Context()
-	r := &rig{t: t, nats: testkit.NATS(t).URL(), policies: t.TempDir()}
+	r := &rig{t: t, nats: testkit.NATS(t).URL(), policies: t.TempDir(), shards: max(append(shards, 1)[0], 1)}
 	must(t, os.CopyFS(r.policies, os.DirFS("../../../../policies")))
 	r.keys = need(events.ParseKeyring(events.GenerateKey("test")))(t)
 	r.tel = need(telemetry.Setup(ctx, "test", "0"))(t)
@@ -68,6 +78,7 @@ func newRig(t *testing.T, databaseURL string) *rig {
 	t.Cleanup(func() { _ = az.Close() })
 	r.authz = az
 	r.ledger = r.connect()
+	r.marker = r.person("marker", "user")
 	return r
 }
 
@@ -75,7 +86,7 @@ func (r *rig) connect() *ledger.Ledger {
 	r.t.Helper()
 	nc := need(ledger.Connect(r.nats, "test"))(r.t)
 	r.t.Cleanup(nc.Close)
-	l := need(ledger.Open(r.t.Context(), nc, ledger.Config{}))(r.t)
+	l := need(ledger.Open(r.t.Context(), nc, ledger.Config{Shards: r.shards}))(r.t)
 	r.t.Cleanup(func() { _ = l.Close(context.Background()) })
 	return l
 }
@@ -87,16 +98,42 @@ type process struct {
 	done sync.WaitGroup
 	nc   *nats.Conn
 	died chan point
+	// ended is what Run returned; it can be read after end.
+	ended error
+
+	rig *rig
+	nooptrace.Tracer
 }
 
-// errKilled is what a killed worker's goroutine ends with.
-var errKilled = errors.New("killed")
+// Start is called where the ledger begins to send: the process is its tracer.
+func (p *process) Start(ctx context.Context, name string, opts ...trace.SpanStartOption) (context.Context, trace.Span) {
+	if p.rig.sending != nil {
+		p.rig.sending(p)
+	}
+	return p.Tracer.Start(ctx, name, opts...)
+}
+
+// die ends the goroutine that applies, and nothing after this is heard of any more.
+func (p *process) die(at point) {
+	p.nc.Close()
+	p.died <- at
+	runtime.Goexit()
+}
 
 // start runs a worker; it dies when it comes to a point that die names.
 func (r *rig) start(die func(point) bool, change ...func(*Loop)) *process {
 	r.t.Helper()
-	p := &process{died: make(chan point, 1), nc: need(ledger.Connect(r.nats, "worker"))(r.t)}
-	led := need(ledger.Open(r.t.Context(), p.nc, ledger.Config{}))(r.t)
+	p := r.prepare(die, change...)
+	p.begin()
+	return p
+}
+
+// prepare makes a worker, which begin runs.
+func (r *rig) prepare(die func(point) bool, change ...func(*Loop)) *process {
+	r.t.Helper()
+	p := &process{died: make(chan point, 1), rig: r}
+	p.nc = need(ledger.Connect(cmp.Or(r.via, r.nats), "worker"))(r.t)
+	led := need(ledger.Open(r.t.Context(), p.nc, ledger.Config{Shards: r.shards, Tracer: p}))(r.t)
 	handlers := []Handler{Directory(), Tenants(), AtMost(webhook.MaxPerTenant, CRUD(webhook.Kind))}
 	for _, d := range kinds.All {
 		handlers = append(handlers, CRUD(d))
@@ -106,32 +143,25 @@ func (r *rig) start(die func(point) bool, change ...func(*Loop)) *process {
 	if die != nil {
 		p.loop.at = func(at point) {
 			if die(at) {
-				p.nc.Close() // whatever comes after this is not heard of any more
-				p.died <- at
-				panic(errKilled)
+				p.die(at)
 			}
 		}
 	}
 	for _, c := range change {
 		c(p.loop)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	p.stop = cancel
-	p.done.Go(func() {
-		defer func() {
-			if v := recover(); v != nil && v != errKilled { //nolint:errorlint // the very value
-				panic(v)
-			}
-		}()
-		_ = p.loop.Run(ctx)
-	})
 	r.t.Cleanup(func() {
-		cancel()
-		p.done.Wait()
-		p.nc.Close()
 		_ = led.Close(context.Background())
+		p.nc.Close()
 	})
 	return p
+}
+
+func (p *process) begin() {
+	ctx, cancel := context.WithCancel(context.Background())
+	p.stop = cancel
+	p.done.Go(func() { p.ended = p.loop.Run(ctx) })
+	p.rig.t.Cleanup(p.end)
 }
 
 func (p *process) end() {
@@ -172,14 +202,19 @@ func (r *rig) writ(p events.Principal, action, id string, version int64, attrs m
 	for _, e := range edit {
 		e(&d, &c)
 	}
-	m := need(events.NewWrit(r.keys, &d, &c, time.Now().Add(time.Hour)))(r.t)
+	m := need(events.NewWrit(r.keys, events.SourceAPI, &d, &c, time.Now().Add(time.Hour)))(r.t)
 	return m, c
 }
 
-func (r *rig) append(m events.Message) uint64 {
+func (r *rig) append(m events.Message) events.Address {
 	r.t.Helper()
-	ack := need(r.ledger.Append(r.t.Context(), m))(r.t)
-	return ack.Sequence
+	return need(r.ledger.Append(r.t.Context(), m))(r.t)
+}
+
+// batch puts commands on the ledger as one message for each of their shards.
+func (r *rig) batch(all ...events.Message) {
+	r.t.Helper()
+	must(r.t, r.ledger.AppendAll(r.t.Context(), all))
 }
 
 // create submits a create as p and gives the contact's id and the command's.
@@ -213,7 +248,7 @@ func (r *rig) ledgerEvents() []*events.Event {
 			if e, err := events.Parse(rec.Data); err == nil {
 				all = append(all, e)
 			}
-			if rec.Sequence >= last {
+			if rec.Last && events.SequenceOf(rec.Address) >= last {
 				return enough
 			}
 		}
@@ -267,21 +302,29 @@ func (r *rig) outcomes(commands ...string) map[string]events.Outcome {
 	return byCommand
 }
 
-// idle waits until everything was delivered and acknowledged.
+// idle waits until everything is applied and told: outcomes follow each other,
+// so those of commands that are given now come after all others.
 func (r *rig) idle() {
 	r.t.Helper()
-	testkit.Eventually(r.t, soon, func() error {
-		lag, err := r.ledger.Lag(r.t.Context())
-		for p, n := range lag {
-			if n > 0 {
-				return fmt.Errorf("partition %d: %d to go", p, n)
-			}
-		}
-		return err
-	})
+	var last []string
+	for shard := range r.shards {
+		m, c := r.writ(r.marker, kind.ActionCreate, r.inShard(shard), 0, nil, `{"first_name":"last"}`)
+		r.append(m)
+		last = append(last, c.ID)
+	}
+	r.outcomes(last...)
 }
 
-// dead reads the dead letters' codes, by the sequence of what died.
+// inShard makes an id of a resource that belongs to a shard.
+func (r *rig) inShard(shard int) string {
+	for {
+		if id := newID(); events.Shard(id, r.shards) == shard {
+			return id
+		}
+	}
+}
+
+// dead reads the dead letters' codes, by the address of what died.
 func (r *rig) dead() map[string]string {
 	r.t.Helper()
 	nc := need(nats.Connect(r.nats))(r.t)
@@ -298,15 +341,15 @@ func (r *rig) dead() map[string]string {
 
 func newID() string { return uuid.Must(uuid.NewV7()).String() }
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
 	}
 }
 
-func need[T any](v T, err error) func(*testing.T) T {
-	return func(t *testing.T) T {
+func need[T any](v T, err error) func(testing.TB) T {
+	return func(t testing.TB) T {
 		t.Helper()
 		must(t, err)
 		return v

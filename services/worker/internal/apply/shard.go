@@ -39,8 +39,18 @@ type item struct {
 	// restored; nil for a command that is new to every database.
 	recorded    *events.Outcome
 	recordedRaw []byte
-	ctx         context.Context
-	span        trace.Span
+	// copied says that the command's outcome is that of another copy of it.
+	copied bool
+	ctx    context.Context // of the span
+	span   trace.Span      // nil where nobody sees the trace
+}
+
+// trace is the traceparent of what is said of the command.
+func (it *item) trace() string {
+	if it.span == nil {
+		return it.event.Trace
+	}
+	return telemetry.TraceParent(it.ctx)
 }
 
 // external reports whether the command is queued instead of applied.
@@ -144,11 +154,9 @@ func (s *shard) verify(it *item) {
 			it.refused = fmt.Errorf("%w: kind %q is not known here", events.ErrVersion, it.event.Command.Kind)
 		}
 	}
-	parent := ""
-	if it.event != nil {
-		parent = it.event.Trace
+	if it.event != nil && telemetry.SampledParent(it.event.Trace) {
+		it.ctx, it.span = s.startSpan(telemetry.FromTraceParent(context.Background(), it.event.Trace), it)
 	}
-	it.ctx, it.span = s.startSpan(telemetry.FromTraceParent(context.Background(), parent), it)
 }
 
 // buryRefused makes dead letters of what must not be applied, before the
@@ -164,25 +172,36 @@ func (s *shard) buryRefused(ctx context.Context, items []*item) {
 // recall finds the outcomes that commands had before the database was restored
 // from an older state.
 func (s *shard) recall(ctx context.Context, items []*item) error {
-	ids, byID := map[string]bool{}, map[string]*item{}
-	from := events.Address(0)
+	if items[0].Address > s.settled {
+		return nil
+	}
+	var old []*item
+	ids := map[string]bool{}
 	for _, it := range items {
-		if it.Address > s.settled || it.refused != nil || it.external() {
-			continue
-		}
-		id := events.OutcomeID(it.event.Command.ID)
-		ids[id], byID[id] = true, it
-		if from == 0 {
-			from = it.Address
+		if it.Address <= s.settled && it.refused == nil && !it.external() {
+			old = append(old, it)
+			ids[events.OutcomeID(it.event.Command.ID)] = true
 		}
 	}
-	found, err := s.ledger.Find(ctx, from, []string{events.AllOutcomes}, ids)
-	if err != nil {
-		return fmt.Errorf("recall %d outcomes: %w", len(ids), err)
-	}
-	for id, r := range found {
-		if e, err := events.Parse(r.Data); err == nil && e.Verify(s.keys, r.Subject) == nil {
-			byID[id].recorded, byID[id].recordedRaw = &e.Outcome, e.RawOutcome
+	// What is not said after these commands was said before them, of a copy that
+	// came first.
+	for _, from := range []events.Address{items[0].Address, 1} {
+		found, err := s.ledger.Find(ctx, from, []string{events.AllOutcomes}, ids)
+		if err != nil {
+			return fmt.Errorf("recall %d outcomes: %w", len(ids), err)
+		}
+		for _, it := range old {
+			id := events.OutcomeID(it.event.Command.ID)
+			r, ok := found[id]
+			if !ok {
+				continue
+			}
+			delete(ids, id)
+			if e, err := events.Parse(r.Data); err == nil && e.Verify(s.keys, r.Subject) == nil {
+				if it.copied = e.Outcome.Sequence != it.Address; !it.copied {
+					it.recorded, it.recordedRaw = &e.Outcome, e.RawOutcome
+				}
+			}
 		}
 	}
 	return nil

@@ -4,13 +4,11 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/writ-project/writ/pkg/events"
-	"github.com/writ-project/writ/pkg/fault"
 	"github.com/writ-project/writ/pkg/kind"
 	"github.com/writ-project/writ/pkg/kind/contact"
 	"github.com/writ-project/writ/pkg/kind/user"
@@ -39,7 +37,7 @@ func TestStaleDecisionIsTakenAgain(t *testing.T) {
 			sam := r.person("sam", "user")
 			id := newID()
 			r.put(id, "sam")
-			m, cmd := r.writ(sam, kind.ActionUpdate, id, 1, map[string]any{"owner_id": "sam", "tenant": "default", "is_active": true}, `{"notes":"x"}`)
+			m, cmd := r.writ(sam, kind.ActionUpdate, id, 1, owned, `{"notes":"x"}`)
 			r.append(m)
 			old := r.authz.Revision()
 			c.before(r, id)
@@ -78,7 +76,7 @@ func TestRowDeletedMeanwhile(t *testing.T) {
 	t.Parallel()
 	r := sqlite(t)
 	sam := r.person("sam", "user")
-	m, c := r.writ(sam, kind.ActionUpdate, newID(), 3, map[string]any{"owner_id": "sam", "tenant": "default", "is_active": true}, `{"notes":"x"}`)
+	m, c := r.writ(sam, kind.ActionUpdate, newID(), 3, owned, `{"notes":"x"}`)
 	r.append(m)
 	r.start(nil)
 	o := r.outcomes(c.ID)[c.ID]
@@ -102,10 +100,9 @@ func TestIfMatchIsJudgedAtApplyTime(t *testing.T) {
 	sam := r.person("sam", "user")
 	id := newID()
 	r.put(id, "sam")
-	attrs := map[string]any{"owner_id": "sam", "tenant": "default", "is_active": true}
 	var commands []string
 	for range 2 {
-		m, c := r.writ(sam, kind.ActionUpdate, id, 1, attrs, `{"notes":"x"}`, func(_ *events.Decision, c *events.Command) { c.IfMatch = []int64{1} })
+		m, c := r.writ(sam, kind.ActionUpdate, id, 1, owned, `{"notes":"x"}`, func(_ *events.Decision, c *events.Command) { c.IfMatch = []int64{1} })
 		r.append(m)
 		commands = append(commands, c.ID)
 	}
@@ -116,77 +113,6 @@ func TestIfMatchIsJudgedAtApplyTime(t *testing.T) {
 	}
 	if o := all[commands[1]]; o.Status != events.StatusRejected || o.Code != "version-conflict" {
 		t.Fatalf("%+v", o)
-	}
-}
-
-func TestExpiredWritFails(t *testing.T) {
-	t.Parallel()
-	r := sqlite(t)
-	sam := r.person("sam", "user")
-	_, c := r.writ(sam, kind.ActionCreate, newID(), 0, nil, `{"first_name":"late"}`)
-	d := events.Decision{ID: newID(), Stage: events.StageRequest, Tenant: c.Tenant, Principal: sam, Action: c.Action, Effect: events.Allow,
-		Resource: events.Resource{Kind: c.Kind, ID: c.ResourceID}, Policy: events.Policy{Revision: r.authz.Revision()}}
-	r.append(need(events.NewWrit(r.keys, &d, &c, time.Now().Add(-2*events.Leeway)))(t))
-	r.start(nil)
-	if o := r.outcomes(c.ID)[c.ID]; o.Status != events.StatusFailed || o.Code != "expired" {
-		t.Fatalf("%+v", o)
-	}
-	if _, err := r.contact(c.ResourceID); !fault.Is(err, fault.NotFound) {
-		t.Fatal("it was applied")
-	}
-	if dead := r.dead(); len(dead) != 1 {
-		t.Fatalf("dead letters: %v", dead)
-	}
-}
-
-func TestForgedWritIsNeverApplied(t *testing.T) {
-	t.Parallel()
-	r := sqlite(t)
-	sam := r.person("sam", "user")
-	strangers := need(events.ParseKeyring(events.GenerateKey("test")))(t)
-	body := `{"first_name":"forged"}`
-	forge := map[string]func() events.Message{
-		"bad-seal": func() events.Message {
-			ours := r.keys
-			r.keys = strangers
-			defer func() { r.keys = ours }()
-			m, _ := r.writ(sam, kind.ActionCreate, newID(), 0, nil, body)
-			return m
-		},
-		"mismatch": func() events.Message { // the body was changed after the seal
-			m, _ := r.writ(sam, kind.ActionCreate, newID(), 0, nil, body)
-			m.Data = []byte(strings.Replace(string(m.Data), "forged", "forgex", 1))
-			return m
-		},
-		"unknown-version": func() events.Message {
-			m, _ := r.writ(sam, kind.ActionCreate, newID(), 0, nil, body)
-			m.Data = []byte(strings.Replace(string(m.Data), events.TypeWrit, "writ.command.v9", 1))
-			return m
-		},
-		"malformed": func() events.Message {
-			m, _ := r.writ(sam, kind.ActionCreate, newID(), 0, nil, body)
-			m.Data = m.Data[:len(m.Data)/2]
-			return m
-		},
-	}
-	want := map[string]string{}
-	for code, make := range forge {
-		want[strconv.FormatUint(r.append(make()), 10)] = code
-	}
-	_, good := r.create(sam, "good")
-	r.start(nil)
-	r.outcomes(good)
-	r.idle()
-	got := r.dead()
-	for seq, code := range want {
-		if got[seq] != code {
-			t.Errorf("message %s: %q, want %q", seq, got[seq], code)
-		}
-	}
-	for _, e := range r.ledgerEvents() {
-		if e.Type == events.TypeOutcome && e.Outcome.CommandID != good {
-			t.Errorf("a forged command has an outcome: %+v", e.Outcome)
-		}
 	}
 }
 

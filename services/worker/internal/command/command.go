@@ -84,9 +84,12 @@ func Again(ctx context.Context, az authz.Authorizer, e *events.Event, today *use
 // ErrReused is a second, different command under an id that has been used.
 var ErrReused = errors.New("another command of this id was applied before")
 
+// CodeKeyReused is the code of what KeyReused rejects.
+const CodeKeyReused = "idempotency-key-reused"
+
 // KeyReused is a second, different command under an idempotency key.
 func KeyReused() error {
-	return fault.New(fault.KeyReused, "idempotency-key-reused", "this Idempotency-Key was used for another request")
+	return fault.New(fault.KeyReused, CodeKeyReused, "this Idempotency-Key was used for another request")
 }
 
 // ErrGone is a command whose message is not on the ledger any more.

@@ -267,7 +267,7 @@ func (w *Worker) retrying(ctx context.Context, j *job, cause error) {
 }
 
 // announce puts the outcome on the ledger, tells whoever waits and takes the
-// command off the queue. looked says that this may have been done before.
+// command off the queue. repeated says that this may have been done before.
 func (w *Worker) announce(ctx context.Context, j *job, repeated bool) error {
 	if err := w.at(afterCommit); err != nil {
 		return err
@@ -301,7 +301,7 @@ func (w *Worker) publish(ctx context.Context, j *job, repeated bool) error {
 		if err != nil {
 			return err
 		}
-		w.told = &last
+		w.told, repeated = &last, true // what stands there may be this one's, told by another process
 	}
 	if repeated {
 		id := events.OutcomeID(j.row.ID)

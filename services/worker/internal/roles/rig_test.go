@@ -244,7 +244,7 @@ func (r *rig) writ(by events.Principal, action, id string, body any, edit ...fun
 			expires = d.Command.Expires
 		}
 	}
-	return need(events.NewWrit(r.keys, &d, &c, expires))(r.t), c
+	return need(events.NewWrit(r.keys, events.SourceAPI, &d, &c, expires))(r.t), c
 }
 
 func (r *rig) roles(id string, roles ...string) (command string) {
@@ -302,7 +302,7 @@ func (r *rig) ledgerEvents() (all []*events.Event) {
 			if e, err := events.Parse(rec.Data); err == nil {
 				all = append(all, e)
 			}
-			if rec.Sequence >= last {
+			if rec.Last && events.SequenceOf(rec.Address) >= last {
 				return enough
 			}
 		}

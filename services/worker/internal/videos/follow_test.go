@@ -29,8 +29,9 @@ const soon = 20 * time.Second
 // rig is a ledger and a database, and outcomes that become jobs. Nobody works on them but the test.
 type rig struct {
 	*Videos
-	t  *testing.T
-	js jetstream.JetStream
+	t    *testing.T
+	js   jetstream.JetStream
+	last uint64 // sequence of the last outcome
 }
 
 func newRig(t *testing.T, maxBytes int64) *rig {
@@ -83,10 +84,11 @@ func (r *rig) outcome(v *video.Video) {
 		ID: events.OutcomeID(command), CommandID: command, Kind: video.Kind.Name, ResourceID: v.ID, Action: video.ActionUpload, Tenant: v.Tenant,
 		Status: events.StatusApplied, DecisionID: "d1", Sequence: 1, Attempts: 1, At: time.Now().UTC(),
 	}))(r.t)
-	need(r.Ledger.Append(r.t.Context(), m))(r.t)
+	m.Subject = events.OutcomeSubject(0)
+	r.last = events.SequenceOf(need(r.Ledger.Append(r.t.Context(), m))(r.t))
 }
 
-// acknowledged waits until no outcome is under way.
+// acknowledged waits until every outcome is acknowledged.
 func (r *rig) acknowledged() {
 	r.t.Helper()
 	testkit.Eventually(r.t, soon, func() error {
@@ -94,8 +96,8 @@ func (r *rig) acknowledged() {
 		if err != nil {
 			return err
 		}
-		if i := c.CachedInfo(); i.NumPending > 0 || i.NumAckPending > 0 {
-			return fmt.Errorf("%d and %d outcomes are under way", i.NumPending, i.NumAckPending)
+		if i := c.CachedInfo(); i.AckFloor.Stream < r.last {
+			return fmt.Errorf("acknowledged up to %d, want %d", i.AckFloor.Stream, r.last)
 		}
 		return nil
 	})
