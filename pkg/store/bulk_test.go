@@ -23,7 +23,7 @@ func TestLoadAndWriteAreTheOthersAtOnce(t *testing.T) {
 		kept, gone := newContact(1), newContact(2)
 		put1(t, s, contact.Kind, gone)
 		put1(t, s, user.Kind, *user.Sync{Email: "eve@example.com"}.Apply(nil, "eve", at(0)))
-		ran := Command{ID: "c1", Status: events.StatusApplied, Result: []byte(`{"a":1}`), IssuedAt: at(1), At: at(2)}
+		ran := Command{Key: "k1", ID: "c1", Status: events.StatusApplied, Result: []byte(`{"a":1}`), IssuedAt: at(1), At: at(2)}
 		ok(t, s.Update(t.Context(), func(ctx context.Context, tx *Tx) error {
 			return tx.Write(ctx, Changes{
 				Put:     map[*kind.Definition][]kind.Row{contact.Kind: {kept}, user.Kind: {sam}},
@@ -33,11 +33,11 @@ func TestLoadAndWriteAreTheOthersAtOnce(t *testing.T) {
 			})
 		}))
 		wanted := Wanted{
-			Parts: []int{5, 2, 5}, Commands: []string{"c1", "c2", "nul\x00"}, Departed: []string{"sam", "eve"},
+			Parts: []int{5, 2, 5}, Commands: []string{"c1", "c2", "nul\x00"}, Keys: []string{"k1", "k2", "nul\x00"}, Departed: []string{"sam", "eve"},
 			Rows: map[*kind.Definition][]string{contact.Kind: {kept.ID, gone.ID}, user.Kind: {"sam", "eve"}},
 		}
 		want := Loaded{
-			Positions: map[int]uint64{2: 9, 5: 1}, Commands: map[string]Command{"c1": ran}, Departed: map[string]bool{"eve": true},
+			Positions: map[int]uint64{2: 9, 5: 1}, Commands: map[string]Command{"c1": ran}, Keys: map[string]Command{"k1": ran}, Departed: map[string]bool{"eve": true},
 			Rows: map[*kind.Definition]map[string]kind.Row{contact.Kind: {kept.ID: kept}, user.Kind: {"sam": sam}},
 		}
 		byHand := Loaded{Rows: map[*kind.Definition]map[string]kind.Row{}}
@@ -48,6 +48,8 @@ func TestLoadAndWriteAreTheOthersAtOnce(t *testing.T) {
 			byHand.Positions, err = tx.Positions(ctx, wanted.Parts)
 			ok(t, err)
 			byHand.Commands, err = tx.Commands(ctx, wanted.Commands)
+			ok(t, err)
+			byHand.Keys, err = tx.CommandsByKey(ctx, wanted.Keys)
 			ok(t, err)
 			byHand.Departed, err = tx.Departed(ctx, wanted.Departed)
 			ok(t, err)
