@@ -42,6 +42,7 @@ type devCmd struct {
 	Cerbos      string `help:"embed:FOLDER, or a PDP's gRPC address." env:"WRIT_CERBOS" default:"embed:policies"`
 	LedgerSync  string `help:"When the ledger is fsynced: always, or an interval such as 1s." env:"WRIT_LEDGER_SYNC" default:"always"`
 	LedgerMax   int64  `help:"How large the ledger may grow, in bytes; 0 for no limit." env:"WRIT_LEDGER_MAX_BYTES" default:"0"`
+	Shards      int    `help:"Over how many shards commands are spread; the ledger keeps the number that it was made with." name:"ledger-shards" env:"WRIT_LEDGER_SHARDS" default:"1"`
 	MaxUpload   uint64 `help:"How large the file of a video may be, in bytes." env:"WRIT_MAX_UPLOAD" default:"2147483648"`
 	ContentMax  uint64 `help:"How large all files together may be, in bytes; 0 for no limit." env:"WRIT_CONTENT_MAX_BYTES" default:"0"`
 
@@ -277,14 +278,14 @@ func (s *stack) startServices(ctx context.Context) error {
 
 	s.run(func(ctx context.Context) error {
 		return worker.Run(ctx, worker.Config{
-			NATSURL: s.local.NATS, LedgerReplicas: 1, LedgerMaxBytes: s.cmd.LedgerMax, ContentMaxBytes: s.cmd.ContentMax, DatabaseURL: s.local.Database, Cerbos: s.cmd.Cerbos,
+			NATSURL: s.local.NATS, LedgerReplicas: 1, LedgerShards: s.cmd.Shards, LedgerMaxBytes: s.cmd.LedgerMax, ContentMaxBytes: s.cmd.ContentMax, DatabaseURL: s.local.Database, Cerbos: s.cmd.Cerbos,
 			SealKeys: s.keys.SealKeys, StytchProjectID: localProject, StytchSecret: s.keys.StytchSecret, StytchBaseURL: s.local.Mailbox,
 			WebhooksAllowPrivate: s.cmd.PrivateHooks, Listener: ln[0], Log: s.logs["worker"], Version: version(),
 		})
 	}, nil)
 	s.run(func(ctx context.Context) error {
 		return auditor.Run(ctx, auditor.Config{
-			NATSURL: s.local.NATS, LedgerReplicas: 1, LedgerMaxBytes: s.cmd.LedgerMax, RedisURL: s.local.Redis,
+			NATSURL: s.local.NATS, LedgerReplicas: 1, LedgerShards: s.cmd.Shards, LedgerMaxBytes: s.cmd.LedgerMax, RedisURL: s.local.Redis,
 			AuditKeyFile: auditKeyFile(s.data), AuditRetention: s.cmd.AuditRetention, DatabaseURL: s.local.Database, Cerbos: s.cmd.Cerbos,
 			StytchProjectID: localProject, StytchSecret: s.keys.StytchSecret, StytchBaseURL: s.local.Mailbox,
 			TrustedProxies: s.cmd.Proxies, CORSOrigins: s.cmd.CORSOrigins, SealKeys: s.keys.SealKeys, Listener: ln[1], Log: s.logs["auditor"], Version: version(),
@@ -292,7 +293,7 @@ func (s *stack) startServices(ctx context.Context) error {
 	}, nil)
 	s.run(func(ctx context.Context) error {
 		return api.Run(ctx, api.Config{
-			NATSURL: s.local.NATS, LedgerReplicas: 1, LedgerMaxBytes: s.cmd.LedgerMax, ContentMaxBytes: s.cmd.ContentMax, MaxUpload: s.cmd.MaxUpload, DatabaseURL: s.local.Database, Cerbos: s.cmd.Cerbos,
+			NATSURL: s.local.NATS, LedgerReplicas: 1, LedgerShards: s.cmd.Shards, LedgerMaxBytes: s.cmd.LedgerMax, ContentMaxBytes: s.cmd.ContentMax, MaxUpload: s.cmd.MaxUpload, DatabaseURL: s.local.Database, Cerbos: s.cmd.Cerbos,
 			SealKeys: s.keys.SealKeys, PublicURL: cmp.Or(s.cmd.PublicURL, s.local.API), StytchProjectID: localProject, StytchSecret: s.keys.StytchSecret,
 			StytchBaseURL: s.local.Mailbox, Local: true, Mailbox: s.local.Mailbox + "/mailbox", Listener: ln[2], Log: s.logs["api"], Version: version(),
 			BootstrapAdmin: s.cmd.BootstrapAdmin, StytchWebhookSecret: s.cmd.WebhookSecret, WebhooksAllowPrivate: s.cmd.PrivateHooks,

@@ -25,6 +25,7 @@ type cli struct {
 	Policy  policyCmd  `cmd:"" help:"Try policies before they are in force."`
 	Dead    deadCmd    `cmd:"" help:"Look after dead letters: what could not be processed."`
 	Jobs    jobsCmd    `cmd:"" help:"Look after background jobs."`
+	Ledger  ledgerCmd  `cmd:"" help:"Look after the ledger."`
 	Migrate migrateCmd `cmd:"" help:"Bring the database's schema up to date (the worker does it at its start)."`
 	Config  configCmd  `cmd:"" help:"Print the settings in force, secrets hidden."`
 	Version versionCmd `cmd:"" help:"Print the version."`

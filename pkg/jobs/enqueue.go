@@ -128,8 +128,12 @@ func (m message) job(sequence uint64) *Job {
 
 // parse reads a message of JOBS. An error says that it is no job: events.ErrSeal,
 // that it is not believed.
-func (c *Client) parse(subject string, header nats.Header, data []byte) (m message, err error) {
-	if err := c.cfg.verify(subject, header, data); err != nil {
+func (c *Client) parse(subject string, header nats.Header, data []byte) (message, error) {
+	return parse(c.cfg.Keys, subject, header, data)
+}
+
+func parse(keys *events.Keyring, subject string, header nats.Header, data []byte) (m message, err error) {
+	if err := verify(keys, subject, header, data); err != nil {
 		return m, err
 	}
 	if err := json.Unmarshal(data, &m); err != nil {

@@ -6,6 +6,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/writ-project/writ/pkg/events"
+	"github.com/writ-project/writ/pkg/ledger"
 )
 
 // Jobs and their records are sealed as events are: what acts in the system's name
@@ -34,6 +35,22 @@ func (c *Config) seal(subject string, data []byte) *nats.Msg {
 
 // verify reports events.ErrSeal unless a message is sealed.
 func (c *Config) verify(subject string, header nats.Header, data []byte) error {
+	return verify(c.Keys, subject, header, data)
+}
+
+func verify(keys *events.Keyring, subject string, header nats.Header, data []byte) error {
 	id, mac, _ := strings.Cut(header.Get(headerSeal), ":")
-	return c.Keys.Verify(sealed(subject, data), events.Seal{KeyID: id, MAC: mac})
+	return keys.Verify(sealed(subject, data), events.Seal{KeyID: id, MAC: mac})
+}
+
+// Buried gives the job that a dead letter of the stream JOBS is about. An error
+// says that it is none: events.ErrSeal, that it is not believed.
+func Buried(keys *events.Keyring, r ledger.Record) (Job, error) {
+	m, err := parse(keys, r.Subject, r.Header, r.Data)
+	if err != nil {
+		return Job{}, err
+	}
+	j := m.job(r.Address)
+	j.Status = Dead
+	return *j, nil
 }

@@ -54,6 +54,7 @@ type rollout struct {
 	*outside.Services
 	admin *outside.Client
 	js    jetstream.JetStream
+	after events.Address // of the golden events, whose ids are not unique
 }
 
 // put puts an event on the ledger.
@@ -100,6 +101,7 @@ func (r *rollout) older(t *testing.T) {
 			until(t, 20*time.Second, func() bool { return r.dead(t)[letter] == "expired" })
 		}
 	}
+	r.after = events.End(outside.Last(t, r.NATS, events.StreamLedger))
 }
 
 // minor: members that this version does not know, wherever they stand, change nothing; the bytes are kept.
@@ -145,7 +147,7 @@ func (r *rollout) minor(t *testing.T) {
 	}
 
 	// A record of an outcome and of a denial, as a later version seals them.
-	for _, r2 := range outside.Ledger(t, r.NATS) {
+	for _, r2 := range outside.LedgerAfter(t, r.NATS, r.after) {
 		if r2.Event.Type != events.TypeOutcome {
 			continue
 		}
@@ -232,7 +234,7 @@ type made struct {
 // again makes a new writ of the last one of a kind and action, with members that this version does not know.
 func (r *rollout) again(t *testing.T, kind, action string, change func(decision, command map[string]any)) made {
 	t.Helper()
-	all := outside.Ledger(t, r.NATS)
+	all := outside.LedgerAfter(t, r.NATS, r.after)
 	slices.Reverse(all)
 	i := slices.IndexFunc(all, func(r outside.Record) bool {
 		return r.Event.Type == events.TypeWrit && r.Event.Command.Kind == kind && r.Event.Command.Action == action
@@ -281,7 +283,7 @@ func later(data []byte) []byte {
 func (r *rollout) outcome(t *testing.T, command string, status events.Status, code string) {
 	t.Helper()
 	testkit.Eventually(t, 20*time.Second, func() error {
-		for _, r := range outside.Ledger(t, r.NATS) {
+		for _, r := range outside.LedgerAfter(t, r.NATS, r.after) {
 			if o := r.Event.Outcome; r.Event.Type == events.TypeOutcome && o.CommandID == command {
 				if o.Status != status || o.Code != code {
 					t.Fatalf("command %s is %s %s %s, want %s %s", command, o.Status, o.Code, o.Reason, status, code)

@@ -108,6 +108,7 @@ func TestMalformedSettingStopsTheStart(t *testing.T) {
 		{"api worker auditor", "OTEL_SDK_DISABLED", "perhaps"},
 		{"api", "WRIT_WEBHOOKS_ALLOW_PRIVATE", "perhaps"},
 		{"api worker auditor", "WRIT_LEDGER_REPLICAS", "two"},
+		{"api worker auditor", "WRIT_LEDGER_SHARDS", "many"},
 		{"api worker auditor", "WRIT_LEDGER_MAX_BYTES", "10GB"},
 		{"api worker auditor", "OTEL_TRACES_EXPORTER", "nonsense"},
 		{"api worker auditor", "WRIT_DATABASE_URL", "mysql://root:hunter2@127.0.0.1/writ"},

@@ -1,6 +1,7 @@
 package outside
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"strings"
@@ -47,9 +48,15 @@ func Last(t testing.TB, url, stream string) uint64 {
 }
 
 // Ledger reads the events of the ledger from its first message to the one that is the last at the moment. A message that
-// is not a batch of events, an event whose id was there before, or a gap in the sequence fails the test. Only a command
-// may be there again: under an idempotency key, with another decision.
+// is not a batch of events, an event whose id was there before, or a gap in the sequence fails the test. There again
+// may be a command, under an idempotency key and with another decision, and what two auditors say.
 func Ledger(t testing.TB, url string) []Record {
+	t.Helper()
+	return LedgerAfter(t, url, 0)
+}
+
+// LedgerAfter is Ledger for the events behind an address.
+func LedgerAfter(t testing.TB, url string, after events.Address) []Record {
 	t.Helper()
 	var all []Record
 	withStream(t, url, events.StreamLedger, func(ctx context.Context, s jetstream.Stream) error {
@@ -77,11 +84,14 @@ func Ledger(t testing.TB, url string) []Record {
 				return err
 			}
 			for _, r := range batch {
+				if r.Address <= after {
+					continue
+				}
 				if err := seen.add(r); err != nil {
 					return err
 				}
+				all = append(all, r)
 			}
-			all = append(all, batch...)
 			if next >= info.State.LastSeq {
 				return nil
 			}
@@ -120,22 +130,25 @@ func records(m jetstream.Msg, sequence uint64) ([]Record, error) {
 	return all, nil
 }
 
-// ids are the ids of events and decisions, and where they stand.
+// ids are the ids of events and of the decisions in writs, and where they stand.
 type ids map[string]Record
 
 func (all ids) add(r Record) error {
 	e := r.Event
 	before, again := all[e.ID]
 	retry := again && e.Type == events.TypeWrit && e.Command.Key != "" && e.Command.Key == before.Event.Command.Key && e.Command.Fingerprint == before.Event.Command.Fingerprint
-	if again && !retry {
+	// Two auditors say the same of the same audit log.
+	same := again && e.Type == events.TypeCheckpoint && bytes.Equal(e.RawCheckpoint, before.Event.RawCheckpoint)
+	if again && !retry && !same {
 		return fmt.Errorf("event %d has the id %s, as %d has", r.Address, e.ID, before.Address)
 	}
 	all[e.ID] = r
 	if e.Type == events.TypeWrit {
-		if before, again := all[e.Decision.ID]; again {
+		permission := "permission " + e.Decision.ID
+		if before, again := all[permission]; again {
 			return fmt.Errorf("the writ at %d has the decision %s, as %d has", r.Address, e.Decision.ID, before.Address)
 		}
-		all[e.Decision.ID] = r
+		all[permission] = r
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -139,6 +140,16 @@ func (s *Services) start(t testing.TB) {
 	s.AuditorProc, s.Auditor = s.Another(t, "auditor")
 	s.APIProc, s.API = s.Another(t, "api")
 	s.NATS, s.Redis, s.SignIn = s.NATSServer.URL(), s.RedisProc.URL(), s.signIn
+}
+
+// Settings are the settings of all services, as in an environment.
+func (s *Services) Settings() []string { return slices.Clone(s.settings) }
+
+// Restart starts the three services, which have ended, with more settings.
+func (s *Services) Restart(t testing.TB, env ...string) {
+	t.Helper()
+	s.settings = append(s.settings, env...)
+	s.start(t)
 }
 
 // Another starts one of api, worker and auditor, on a port of its own, and waits until it is ready.

@@ -109,7 +109,7 @@ func TestAuthzenTellsReasonsToWhoMayKnow(t *testing.T) {
 	}
 
 	// The ledger names who asked about another, and nobody where they are one.
-	before := need(r.ledger.Last(t.Context()))(t)
+	before := r.count()
 	for subject, token := range map[string]string{sam: adaToken, rim: rimToken, "nobody": adaToken, ada: adaToken} {
 		var got AuthzenDecision
 		r.ask(api+authzenEvaluation, token, question(subject, "read", "expense", expense), &got)

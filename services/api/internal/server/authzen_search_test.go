@@ -42,7 +42,7 @@ func TestAuthzenEvaluations(t *testing.T) {
 		{"no defaults, several subjects", `{"evaluations":[` + question(sam, "update", "contact", mine) + `,` + question(rim, "update", "contact", mine) + `,` + question("sam@example.com", "update", "contact", theirs) + `,` + question(rim, "update", "contact", theirs) + `,` + question(rim, "can_read", "todo", "1") + `]}`, "10010", 5},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			before := need(r.ledger.Last(t.Context()))(t)
+			before := r.count()
 			a := r.do("POST", api+authzenEvaluations, ada, c.body)
 			var got map[string]json.RawMessage
 			var list []AuthzenDecision
@@ -229,7 +229,7 @@ func authzenSearch(t *testing.T, r *rig) {
 		for act, want := range map[string][]string{"read": sorted(ada, sam), "delete": sorted(ada, sam), "approve": {ada}, "view:approver": {ada}} {
 			search := `{"subject":{"type":"user","id":"ignored"},"action":{"name":"` + act + `"},"resource":{"type":"expense","id":"` + mine[0] + `"}}`
 			for _, limit := range []int{1, 2, 50} {
-				before := need(r.ledger.Last(t.Context()))(t)
+				before := r.count()
 				all, n := pages[AuthzenEntity](r, api+authzenSearchSubject, adaToken, search, limit)
 				if !slices.Equal(ids(all, "user"), want) {
 					t.Errorf("%s, limit %d: %v, want %v", act, limit, all, want)

@@ -85,7 +85,7 @@ func TestAuthzenMetadata(t *testing.T) {
 			t.Errorf("GET %s: %d", path, a.status)
 		}
 	}
-	if last := need(r.ledger.Last(t.Context()))(t); last != 0 {
+	if last := r.count(); last != 0 {
 		t.Error("something was recorded")
 	}
 	doc := string(r.do("GET", api+"/openapi.json", "", "").body)
@@ -245,7 +245,7 @@ func TestAuthzenIsOnTheLedger(t *testing.T) {
 			authzenEvaluation: question(id, "read", "contact", mine), authzenEvaluations: `{"evaluations":[` + question(sam, "read", "contact", mine) + `,` + question(id, "read", "contact", mine) + `]}`,
 			authzenSearchResource: question(id, "read", "contact", mine), authzenSearchAction: question(id, "read", "contact", mine), authzenSearchSubject: question(id, "read", "contact", mine),
 		} {
-			before := need(r.ledger.Last(t.Context()))(t)
+			before := r.count()
 			a := r.do("POST", api+path, samToken, body)
 			p := a.problem(t)
 			if a.status != 403 || !strings.Contains(p.Detail, "somebody else") {
@@ -266,7 +266,7 @@ func TestAuthzenIsOnTheLedger(t *testing.T) {
 	// What clients make up does not become a subject.
 	r.ask(api+authzenEvaluation, samToken, question(sam, "made.up>*", "contact", mine), &got)
 	r.ask(api+authzenEvaluation, samToken, question(sam, "read", "made.up>*", mine), &got)
-	for _, e := range r.events()[need(r.ledger.Last(t.Context()))(t)-4:] {
+	for _, e := range r.events()[r.count()-4:] {
 		if d := e.Decision; d.Action != "check" && (d.Action != notAsked || d.Effect != events.Deny || !strings.Contains(d.Policy.Reason, "made.up>*")) {
 			t.Errorf("%+v", d)
 		}
@@ -388,8 +388,8 @@ func TestAuthzenFailsClosed(t *testing.T) {
 	})
 	testkit.Eventually(t, soon, func() error { // the test's own connection may come back later
 		now, err := r.ledger.Last(t.Context())
-		if err == nil && now < before+2 {
-			err = fmt.Errorf("%d messages on the ledger, %d before the answer", now, before)
+		if err == nil && now <= before {
+			err = fmt.Errorf("%d messages on the ledger, as many as before the answer", now)
 		}
 		return err
 	})

@@ -1,8 +1,10 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"strconv"
 	"time"
@@ -12,6 +14,7 @@ import (
 	"github.com/writ-project/writ/pkg/events"
 	"github.com/writ-project/writ/pkg/fault"
 	"github.com/writ-project/writ/pkg/gate"
+	"github.com/writ-project/writ/pkg/jobs"
 	"github.com/writ-project/writ/pkg/kind/user"
 	"github.com/writ-project/writ/pkg/ledger"
 )
@@ -36,7 +39,7 @@ type DeadLetter struct {
 	Sequence   uint64    `json:"sequence" doc:"The event's address on the ledger: its message's sequence × 256 + its index there. Of other streams the message's sequence"`
 	Deliveries int       `json:"deliveries" doc:"How often it had been delivered"`
 	DiedAt     time.Time `json:"died_at"`
-	Believed   bool      `json:"believed" doc:"Whether the message is a writ whose seal fits: only then it tells what it is about"`
+	Believed   bool      `json:"believed" doc:"Whether the message is a writ or a background job whose seal fits: only then it tells what it is about"`
 
 	CommandID   string       `json:"command_id,omitempty"`
 	PrincipalID string       `json:"principal_id,omitempty" doc:"Whose command it is"`
@@ -58,15 +61,23 @@ type DeadMessage struct {
 // letter is a dead letter and what is believed of it.
 type letter struct {
 	ledger.Letter
-	event  *events.Event // nil unless its seal fits
+	event  *events.Event // nil unless it is an event whose seal fits
+	job    *jobs.Job     // nil unless it is a background job whose seal fits
 	tenant string
-	broken error // why it is no message of the ledger's, nil if it is one
+	broken error // why the message cannot be read, nil if it can
 }
 
 // readLetter believes a message whose seal fits its subject. Any other is
 // the installation's own, the tenant's that is the default.
 func (s *Server) readLetter(l ledger.Letter) *letter {
 	out := &letter{Letter: l, tenant: user.DefaultTenant}
+	if l.Stream == events.StreamJobs {
+		j, err := jobs.Buried(s.Keys, l.Record)
+		if out.broken = err; err == nil {
+			out.job, out.tenant = &j, cmp.Or(j.Tenant, user.DefaultTenant)
+		}
+		return out
+	}
 	e, err := events.Parse(l.Record.Data)
 	if out.broken = err; err == nil && e.Verify(s.Keys, l.Record.Subject) == nil {
 		switch out.event = e; e.Type {
@@ -82,6 +93,10 @@ func (s *Server) readLetter(l ledger.Letter) *letter {
 // writ gives the command that could not be applied, or why the letter holds none.
 func (l *letter) writ() (*events.Command, string) {
 	switch {
+	case l.job != nil:
+		return nil, "it is a background job: it can be run again as job " + l.job.ID
+	case errors.Is(l.broken, events.ErrSeal):
+		return nil, "the seal does not fit the message: it may be forged"
 	case l.broken != nil:
 		return nil, "it cannot be read: " + l.broken.Error()
 	case l.event == nil:
@@ -104,6 +119,9 @@ func (l *letter) told() DeadLetter {
 		c := l.event.Command
 		d.Believed, d.CommandID, d.PrincipalID, d.Action = true, c.ID, c.PrincipalID, c.Action
 		d.Resource, d.IssuedAt = &ResourceRef{c.Kind, c.ResourceID}, &c.IssuedAt
+	}
+	if l.job != nil {
+		d.Believed, d.Resource, d.IssuedAt = true, &ResourceRef{jobKind, l.job.ID}, &l.job.EnqueuedAt
 	}
 	return d
 }

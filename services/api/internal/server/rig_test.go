@@ -112,6 +112,7 @@ func (r *rig) open(url string) {
 	r.store = need(store.Open(r.t.Context(), url))(r.t)
 	r.t.Cleanup(func() { _ = r.store.Close() })
 	must(r.t, r.store.Migrate(r.t.Context()))
+	must(r.t, r.store.MakeShards(r.t.Context(), 1)) // as a worker does at its start
 }
 
 func (r *rig) connect(url string) *ledger.Ledger {
@@ -205,6 +206,12 @@ func (r *rig) do(method, url, token, body string, headers ...string) answer {
 	res := need(http.DefaultClient.Do(req))(r.t)
 	defer res.Body.Close()
 	return answer{res.StatusCode, res.Header, need(io.ReadAll(res.Body))(r.t)}
+}
+
+// count is how many events the ledger holds.
+func (r *rig) count() uint64 {
+	r.t.Helper()
+	return uint64(len(r.events()))
 }
 
 // events reads the whole ledger.

@@ -246,7 +246,7 @@ func fromEvent(e *events.Event) *command {
 // outcomeError is the problem that a command ended with; nil if it was applied
 // or is not done.
 func (c *command) outcomeError() error {
-	kinds := map[string]fault.Kind{"denied": fault.Denied, "not-found": fault.NotFound, "already-exists": fault.KindConflict, problem.VersionConflict: fault.KindConflict}
+	kinds := map[string]fault.Kind{"denied": fault.Denied, "not-found": fault.NotFound, "already-exists": fault.KindConflict, problem.VersionConflict: fault.KindConflict, "idempotency-key-reused": fault.KeyReused}
 	switch c.Status {
 	case events.StatusRejected:
 		k, ok := kinds[c.Code]

@@ -1,6 +1,7 @@
 package roles
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -62,6 +63,8 @@ type rig struct {
 	calls    atomic.Int64 // to Stytch
 	puts     atomic.Int64 // of them, changes that have ended
 	stopLoop func()
+	via      string        // where role workers find NATS, if not at nats
+	patience time.Duration // of their appends, 0 for the usual
 	boss     events.Principal
 }
 
@@ -147,8 +150,8 @@ type process struct {
 // start runs a role worker; it dies when it comes to a point that die names.
 func (r *rig) start(die func(point) bool, change ...func(*Worker)) *process {
 	r.t.Helper()
-	nc := need(ledger.Connect(r.nats, "worker"))(r.t)
-	led := need(ledger.Open(r.t.Context(), nc, ledger.Config{}))(r.t)
+	nc := need(ledger.Connect(cmp.Or(r.via, r.nats), "worker"))(r.t)
+	led := need(ledger.Open(r.t.Context(), nc, ledger.Config{AppendTimeout: r.patience}))(r.t)
 	p := &process{died: make(chan point, 1)}
 	p.Worker = need(New(Config{Ledger: led, Store: r.store, Authz: r.authz, Keys: r.keys, Stytch: r.identity(), Log: quiet, Telemetry: r.tel}))(r.t)
 	p.timing = hurried
