@@ -7,7 +7,6 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"os"
 	"strings"
 	"time"
 
@@ -223,7 +222,7 @@ type exportCmd struct {
 	target
 	filter
 	Format string `help:"jsonl, csv or ocsf (OCSF 1.8, class 6003)." enum:"jsonl,csv,ocsf" default:"jsonl"`
-	Output string `short:"o" help:"A file to write to, whole or not at all; standard output without it." type:"path" placeholder:"FILE"`
+	Output string `short:"o" help:"A file to write to, whole or not at all, or a device or FIFO; standard output without it." type:"path" placeholder:"FILE"`
 }
 
 // Run exports. A file stands there only when it is complete.
@@ -245,25 +244,5 @@ func (c *exportCmd) Run(a *app) (err error) {
 		}
 		return nil
 	}
-	return writeWhole(c.Output, res.Body)
-}
-
-// writeWhole writes a file and gives it its name when it is complete.
-func writeWhole(path string, from io.Reader) (err error) {
-	f, err := os.OpenFile(path+".part", os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(f, from)
-	if err == nil {
-		err = f.Sync()
-	}
-	if closeErr := f.Close(); err == nil {
-		err = closeErr
-	}
-	if err != nil {
-		_ = os.Remove(path + ".part") // what is there is no export
-		return fmt.Errorf("%s is not complete and not kept: %w", path, err)
-	}
-	return os.Rename(path+".part", path)
+	return writeWhole(a.ctx, c.Output, res.Body)
 }

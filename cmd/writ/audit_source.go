@@ -85,7 +85,7 @@ func (s *httpSource) Entries(ctx context.Context, l audit.Log, n int64, width in
 		return nil, nil
 	}
 	var records [][]byte
-	var ids struct{ IDs, Seals []string }
+	var ids struct{ IDs, Seals, Extra []string }
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		t := tlog.Tile{H: audit.TileHeight, L: -1, N: n, W: width}
@@ -127,6 +127,13 @@ func (s *httpSource) Entries(ctx context.Context, l audit.Log, n int64, width in
 			return nil, fmt.Errorf("%w: %w", audit.ErrDamaged, err)
 		}
 		entries[i].Seal = ids.Seals[i]
+	}
+	for _, text := range ids.Extra { // what stands behind them and should not: verify names it
+		id, err := audit.ParseID(text)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", audit.ErrDamaged, err)
+		}
+		entries = append(entries, audit.Entry{Log: l, Index: n*audit.BundleSize + int64(len(entries)), ID: id})
 	}
 	return entries, nil
 }
@@ -174,13 +181,17 @@ func (s *httpSource) Explained(ctx context.Context, from uint64) ([]audit.Range,
 	}
 	ranges := make([]audit.Range, len(x.Ranges))
 	for i, r := range x.Ranges {
-		ranges[i] = audit.Range{First: r.First, Last: r.Last, Why: audit.WhyRefused}
-		if r.Why == "checkpoint" {
-			ranges[i].Why = audit.WhyCheckpoint
+		why, ok := whys[r.Why]
+		if !ok {
+			return nil, 0, fmt.Errorf("%w: the auditor explains %d to %d by %q", audit.ErrDamaged, r.First, r.Last, r.Why)
 		}
+		ranges[i] = audit.Range{First: r.First, Last: r.Last, Why: why}
 	}
 	return ranges, x.Next, nil
 }
+
+// whys are the auditor's words for why an address is no entry.
+var whys = map[string]audit.Why{"refused": audit.WhyRefused, "checkpoint": audit.WhyCheckpoint, "end": audit.WhyEnd}
 
 // patience is for how long what may pass is waited out.
 const patience = 30 * time.Second

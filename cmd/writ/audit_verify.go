@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -230,7 +231,7 @@ func remember(file string, key audit.PublicKey, r audit.Report) error {
 type proveCmd struct {
 	target
 	ID     string `arg:"" help:"The decision's id."`
-	Output string `short:"o" help:"The file to write; standard output without it." type:"path" placeholder:"FILE"`
+	Output string `short:"o" help:"The file, device or FIFO to write; standard output without it." type:"path" placeholder:"FILE"`
 }
 
 // Run asks for the evidence. What was decided a moment ago is waited for: there
@@ -261,10 +262,11 @@ func (c *proveCmd) Run(a *app) error {
 		_, err = a.out.Write(b)
 		return err
 	}
-	if err := writeFile(c.Output, b); err != nil {
+	if err := writeWhole(a.ctx, c.Output, bytes.NewReader(b)); err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(a.out, "%s: %s\nAnybody checks it with: writ audit check %s --key KEY (KEY: writ audit key)\n", c.Output, what(&ev), c.Output)
+	// On standard error: the output may be the evidence itself.
+	_, err = fmt.Fprintf(a.err, "%s: %s\nAnybody checks it with: writ audit check %s --key KEY (KEY: writ audit key)\n", c.Output, what(&ev), c.Output)
 	return err
 }
 

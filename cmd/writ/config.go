@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"net/url"
 	"os"
 	"slices"
 	"strings"
@@ -10,6 +9,7 @@ import (
 
 	"github.com/caarlos0/env/v11"
 
+	"github.com/writ-project/writ/pkg/settings"
 	"github.com/writ-project/writ/services/api"
 	"github.com/writ-project/writ/services/auditor"
 	"github.com/writ-project/writ/services/worker"
@@ -40,7 +40,7 @@ func (configCmd) Run(a *app) error {
 				value, set := os.LookupEnv(p.Key)
 				switch {
 				case set:
-					value = hide(p.Key, value)
+					value = settings.Hide(p.Key, value)
 				case p.HasDefaultValue && p.DefaultValue != "":
 					value = p.DefaultValue + " (default)"
 				case p.Required:
@@ -63,15 +63,4 @@ func (configCmd) Run(a *app) error {
 		fmt.Fprintf(w, "%s\t%s\t%s\n", n, all[n].value, strings.Join(all[n].of, " "))
 	}
 	return w.Flush()
-}
-
-// hide takes secrets out of a setting's value.
-func hide(name, value string) string {
-	if strings.HasSuffix(name, "_SECRET") || strings.HasSuffix(name, "_KEYS") {
-		return "(hidden)"
-	}
-	if u, err := url.Parse(value); err == nil && u.User != nil {
-		return u.Redacted()
-	}
-	return value
 }

@@ -187,14 +187,26 @@ func (c *deadActCmd) chosen(a *app, r *remote, verb string, fit func(deadLetter)
 	}
 	ids := c.IDs
 	if c.All {
+		left := 0 // cannot be
 		err := letters(a, r, func(d deadLetter) error {
-			if fit(d) && (c.Code == "" || d.Code == c.Code) {
+			switch {
+			case c.Code != "" && d.Code != c.Code:
+			case fit(d):
 				ids = append(ids, d.ID)
+			default:
+				left++
 			}
 			return nil
 		})
-		if err != nil {
+		switch {
+		case err != nil:
 			return nil, err
+		case len(ids) == 0 && left > 0:
+			return nil, fmt.Errorf("%s: none of %d dead letters can be: writ dead show tells why", strings.ToLower(verb), left)
+		case len(ids) == 0:
+			fmt.Fprintln(a.err, "There are no such dead letters.")
+		case left > 0:
+			fmt.Fprintf(a.err, "%d more cannot be: writ dead show tells why.\n", left)
 		}
 	}
 	if len(ids) > 1 && !c.Yes {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -31,6 +33,7 @@ import (
 type devCmd struct {
 	Seed        bool   `help:"Fill an empty data folder with demo contacts." default:"true" negatable:""`
 	APIAddr     string `help:"Where the API listens; a taken port is replaced by a free one." env:"WRIT_API_ADDR" default:"127.0.0.1:8080"`
+	PublicURL   string `help:"Where browsers reach the API, if not at --api-addr." env:"WRIT_PUBLIC_URL"`
 	AuditorAddr string `help:"Where the auditor listens." env:"WRIT_AUDITOR_ADDR" default:"127.0.0.1:8081"`
 	WorkerAddr  string `help:"Where the worker listens." env:"WRIT_WORKER_ADDR" default:"127.0.0.1:8082"`
 	MailboxAddr string `help:"Where the Stytch emulator and its mailbox listen." env:"WRIT_MAILBOX_ADDR" default:"127.0.0.1:8025"`
@@ -48,6 +51,7 @@ type devCmd struct {
 	WebhookSecret  string        `help:"What messages to /v1/webhooks/stytch are signed with, whsec_ and base64." env:"STYTCH_WEBHOOK_SECRET"`
 	PrivateHooks   bool          `help:"Let webhooks go to this machine and other addresses that are not public." name:"webhooks-allow-private" env:"WRIT_WEBHOOKS_ALLOW_PRIVATE"`
 	Proxies        string        `help:"The proxies' address ranges (CIDR, separated by commas), whose X-Forwarded-For is believed." name:"trusted-proxies" env:"WRIT_TRUSTED_PROXIES"`
+	CORSOrigins    string        `help:"The origins (separated by commas, such as http://localhost:3000) whose pages may use the services with a token of their own." name:"cors-origins" env:"WRIT_CORS_ORIGINS"`
 	MaxInFlight    uint          `help:"How many requests are worked on at a time; 0 for no limit." env:"WRIT_MAX_IN_FLIGHT" default:"1024"`
 	RateLimit      uint          `help:"How many requests a second one principal may send; 0 for no limit." env:"WRIT_RATE_LIMIT" default:"1000"`
 	MaxBacklog     uint          `help:"How many commands may wait to be applied; 0 for no limit." env:"WRIT_MAX_BACKLOG" default:"100000"`
@@ -64,6 +68,7 @@ type stack struct {
 	local local
 	keys  secrets
 	log   *slog.Logger
+	logs  map[string]*slog.Logger // by part
 
 	emulator *stytchemu.Emulator
 	stops    []func(context.Context) error // run from the last to the first
@@ -88,7 +93,14 @@ func (c *devCmd) Run(a *app) error {
 		return err
 	}
 	defer unlock()
-	s := &stack{cmd: c, data: a.data, failed: make(chan error, 4), log: telemetry.LoggerFromEnv("writ-dev")}
+	s := &stack{cmd: c, data: a.data, failed: make(chan error, 4), logs: map[string]*slog.Logger{}}
+	for _, name := range []string{"dev", "worker", "auditor", "api"} {
+		if s.logs[name], err = telemetry.LoggerFromEnv("writ-" + name); err != nil {
+			return err
+		}
+	}
+	s.log = s.logs["dev"]
+	telemetry.Default(s.log)
 	err = s.start(a.ctx)
 	if err == nil {
 		err = s.welcome(a.ctx, a.out)
@@ -178,7 +190,7 @@ func (s *stack) startNATS(context.Context) error {
 	if !srv.ReadyForConnections(10 * time.Second) {
 		return errors.New("start NATS: it does not answer")
 	}
-	s.local.NATS = srv.ClientURL()
+	s.local.NATS = "nats://" + reached(srv.Addr())
 	return nil
 }
 
@@ -196,7 +208,7 @@ func (s *stack) startRedis(context.Context) error {
 		return fmt.Errorf("start Redis: %w", err)
 	}
 	s.stops = append(s.stops, func(context.Context) error { m.Close(); return nil })
-	s.local.Redis = "redis://" + addr
+	s.local.Redis = "redis://" + reached(ln.Addr())
 	return nil
 }
 
@@ -223,7 +235,7 @@ func (s *stack) startEmulator(context.Context) error {
 		}
 		return nil
 	}, srv.Shutdown)
-	s.local.Mailbox = "http://" + ln.Addr().String()
+	s.local.Mailbox = "http://" + reached(ln.Addr())
 	return nil
 }
 
@@ -261,14 +273,14 @@ func (s *stack) startServices(ctx context.Context) error {
 			return fmt.Errorf("%s: %w", addr.name, err)
 		}
 	}
-	url := func(l net.Listener) string { return "http://" + l.Addr().String() }
+	url := func(l net.Listener) string { return "http://" + reached(l.Addr()) }
 	s.local.Worker, s.local.Auditor, s.local.API = url(ln[0]), url(ln[1]), url(ln[2])
 
 	s.run(func(ctx context.Context) error {
 		return worker.Run(ctx, worker.Config{
 			NATSURL: s.local.NATS, LedgerReplicas: 1, LedgerShards: s.cmd.Shards, LedgerMaxBytes: s.cmd.LedgerMax, ContentMaxBytes: s.cmd.ContentMax, DatabaseURL: s.local.Database, Cerbos: s.cmd.Cerbos,
 			SealKeys: s.keys.SealKeys, StytchProjectID: localProject, StytchSecret: s.keys.StytchSecret, StytchBaseURL: s.local.Mailbox,
-			WebhooksAllowPrivate: s.cmd.PrivateHooks, Listener: ln[0], Log: telemetry.LoggerFromEnv("writ-worker"), Version: version(),
+			WebhooksAllowPrivate: s.cmd.PrivateHooks, Listener: ln[0], Log: s.logs["worker"], Version: version(),
 		})
 	}, nil)
 	s.run(func(ctx context.Context) error {
@@ -276,16 +288,16 @@ func (s *stack) startServices(ctx context.Context) error {
 			NATSURL: s.local.NATS, LedgerReplicas: 1, LedgerShards: s.cmd.Shards, LedgerMaxBytes: s.cmd.LedgerMax, RedisURL: s.local.Redis,
 			AuditKeyFile: auditKeyFile(s.data), AuditRetention: s.cmd.AuditRetention, DatabaseURL: s.local.Database, Cerbos: s.cmd.Cerbos,
 			StytchProjectID: localProject, StytchSecret: s.keys.StytchSecret, StytchBaseURL: s.local.Mailbox,
-			TrustedProxies: s.cmd.Proxies, SealKeys: s.keys.SealKeys, Listener: ln[1], Log: telemetry.LoggerFromEnv("writ-auditor"), Version: version(),
+			TrustedProxies: s.cmd.Proxies, CORSOrigins: s.cmd.CORSOrigins, SealKeys: s.keys.SealKeys, Listener: ln[1], Log: s.logs["auditor"], Version: version(),
 		})
 	}, nil)
 	s.run(func(ctx context.Context) error {
 		return api.Run(ctx, api.Config{
 			NATSURL: s.local.NATS, LedgerReplicas: 1, LedgerShards: s.cmd.Shards, LedgerMaxBytes: s.cmd.LedgerMax, ContentMaxBytes: s.cmd.ContentMax, MaxUpload: s.cmd.MaxUpload, DatabaseURL: s.local.Database, Cerbos: s.cmd.Cerbos,
-			SealKeys: s.keys.SealKeys, PublicURL: s.local.API, StytchProjectID: localProject, StytchSecret: s.keys.StytchSecret,
-			StytchBaseURL: s.local.Mailbox, Local: true, Mailbox: s.local.Mailbox + "/mailbox", Listener: ln[2], Log: telemetry.LoggerFromEnv("writ-api"), Version: version(),
+			SealKeys: s.keys.SealKeys, PublicURL: cmp.Or(s.cmd.PublicURL, s.local.API), StytchProjectID: localProject, StytchSecret: s.keys.StytchSecret,
+			StytchBaseURL: s.local.Mailbox, Local: true, Mailbox: s.local.Mailbox + "/mailbox", Listener: ln[2], Log: s.logs["api"], Version: version(),
 			BootstrapAdmin: s.cmd.BootstrapAdmin, StytchWebhookSecret: s.cmd.WebhookSecret, WebhooksAllowPrivate: s.cmd.PrivateHooks,
-			TrustedProxies: s.cmd.Proxies, MaxInFlight: s.cmd.MaxInFlight, RateLimit: s.cmd.RateLimit, MaxBacklog: s.cmd.MaxBacklog,
+			TrustedProxies: s.cmd.Proxies, CORSOrigins: s.cmd.CORSOrigins, MaxInFlight: s.cmd.MaxInFlight, RateLimit: s.cmd.RateLimit, MaxBacklog: s.cmd.MaxBacklog,
 		})
 	}, nil)
 	for _, base := range []string{s.local.Worker, s.local.API, s.local.Auditor} {
@@ -338,6 +350,15 @@ func listen(addr string) (net.Listener, error) {
 		return nil, err
 	}
 	return net.Listen("tcp", net.JoinHostPort(host, "0"))
+}
+
+// reached is where this machine reaches what listens at an address, which may be every address.
+func reached(addr net.Addr) string {
+	tcp, ok := addr.(*net.TCPAddr)
+	if !ok || !tcp.IP.IsUnspecified() {
+		return addr.String()
+	}
+	return net.JoinHostPort("127.0.0.1", strconv.Itoa(tcp.Port))
 }
 
 // identityClient talks to the emulator as the api does.

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -52,13 +54,9 @@ func writeLocal(data string, l local) error {
 	return writeFile(filepath.Join(data, localFile), append(b, '\n'))
 }
 
-// writeFile replaces a file as a whole, for its owner alone.
+// writeFile is [writeWhole] of bytes.
 func writeFile(path string, b []byte) error {
-	tmp := path + ".tmp"
-	if err := os.WriteFile(tmp, b, 0o600); err != nil {
-		return err
-	}
-	return os.Rename(tmp, path)
+	return writeWhole(context.Background(), path, bytes.NewReader(b))
 }
 
 // The local Stytch project: the emulator's. Its secret is made on first start.

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strings"
 	"syscall"
 
 	"github.com/alecthomas/kong"
@@ -45,6 +46,13 @@ func main() {
 	os.Exit(run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 }
 
+// plainly words kong's errors for people who do not write Go.
+var plainly = strings.NewReplacer(
+	"expected a valid 64 bit uint but got", "want a whole number, 0 or more, not", "expected a valid 64 bit int but got", "want a whole number, not",
+	"expected duration but got", "want a time such as 90s, 12h or 720h, not", ": time: invalid duration", ":", ": time: missing unit in duration", ":",
+	"bool value must be true, 1, yes, false, 0 or no but got", "want true or false, not",
+)
+
 // run is main without the process: its exit code is the result.
 func run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer) int {
 	var c cli
@@ -60,7 +68,7 @@ func run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer
 		return exit
 	}
 	if err != nil {
-		fmt.Fprintln(errOut, "writ:", err)
+		fmt.Fprintln(errOut, "writ:", plainly.Replace(err.Error()))
 		return 2
 	}
 	if err := k.Run(&app{ctx: ctx, data: c.Data, in: in, out: out, err: errOut}); err != nil {

@@ -18,6 +18,7 @@ import (
 )
 
 type policyCmd struct {
+	Lint   lintCmd   `cmd:"" help:"Find what compiles and does not do what is meant: lists that cannot be filtered, attributes that nobody sends."`
 	Replay replayCmd `cmd:"" help:"Decide recorded decisions again with other policies, and list what would change."`
 }
 

@@ -128,7 +128,9 @@ func (p *problemError) Error() string {
 	}
 	text := fmt.Sprintf("%s: %d: %s", p.request, p.Status, what)
 	for _, e := range p.Errors {
-		text += fmt.Sprintf("; %s: %s", e.Location, e.Message)
+		if !strings.Contains(what, e.Message) { // the only one is the detail already
+			text += fmt.Sprintf("; %s: %s", e.Location, e.Message)
+		}
 	}
 	if p.DecisionID != "" {
 		text += " (decision " + p.DecisionID + ")"

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"slices"
+	"strings"
 
 	"github.com/writ-project/writ/pkg/fault"
 	"github.com/writ-project/writ/pkg/identity"
@@ -21,6 +23,11 @@ type tokenCmd struct {
 
 // Run makes or changes the user in the local emulator and prints a JWT alone.
 func (c *tokenCmd) Run(a *app) error {
+	for _, role := range c.Role {
+		if !slices.Contains(user.Roles, role) {
+			return fmt.Errorf("--role: there is no role %q: want %s", role, strings.Join(user.Roles, ", "))
+		}
+	}
 	l, err := readLocal(a.data)
 	if err != nil {
 		return err

@@ -30,7 +30,8 @@ const (
 // Authorizer answers questions about policies. It is safe for concurrent use.
 //
 // Errors: fault.Unavailable (code cerbos-unavailable) when the engine or the
-// PDP does not answer within its deadline; any other error is a defect of the
+// PDP does not answer within its deadline; fault.Misconfigured (PolicyNotSQL) for
+// a plan that the policies do not allow to make; any other error is a defect of the
 // caller or of the policy and is fault.Internal. A denial is never an error,
 // and an error is never a denial.
 type Authorizer interface {

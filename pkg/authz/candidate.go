@@ -21,8 +21,7 @@ import (
 type Candidate struct {
 	engine    *Engine
 	explainer ruletable.Evaluator
-	reads     readIndex
-	identity  *identityIndex
+	explained *memo[[]string]
 }
 
 // OpenCandidate compiles the policies in dir.
@@ -31,7 +30,7 @@ func OpenCandidate(ctx context.Context, dir string) (*Candidate, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Candidate{engine: &Engine{dir: dir, stop: func() {}}}
+	c := &Candidate{engine: &Engine{dir: dir, stop: func() {}}, explained: newMemo[[]string](memoChecks, memoCheckBytes)}
 	c.engine.current.Store(s)
 	if err := c.explaining(ctx, dir); err != nil {
 		return nil, err
@@ -66,15 +65,6 @@ func (c *Candidate) explaining(ctx context.Context, dir string) (err error) {
 	if err != nil {
 		return fmt.Errorf("compile policies in %s: %w", dir, explain(err))
 	}
-	c.reads = indexReads(table) // first: rewritten conditions have no syntax trees
-	judged, err := schemasJudge(dir)
-	if err != nil {
-		return err
-	}
-	c.reads.all.Request = c.reads.all.Request || judged
-	if c.identity, err = indexIdentity(table, dir); err != nil {
-		return err
-	}
 	if err := failClosed(table); err != nil {
 		return fmt.Errorf("compile policies in %s: %w", dir, err)
 	}
@@ -102,7 +92,37 @@ const (
 // it if any does, else those that allow it, of the first of the principal's
 // roles that is enough; none when no rule allows it. A name is the policy's, #,
 // and the rule's: resource.contact.vdefault#owner-changes.
-func (c *Candidate) Explain(ctx context.Context, req Request, action string) (rules []string, err error) {
+func (c *Candidate) Explain(ctx context.Context, req Request, action string) ([]string, error) {
+	asked, err := c.engine.begin(ctx, req.Principal, req.Tenant, req.Scope)
+	if err != nil {
+		return nil, err
+	}
+	defer asked.end()
+	item := Item{Resource: req.Resource, Actions: []string{action}}
+	if _, err := item.valid(req.Tenant); err != nil {
+		return nil, err
+	}
+	known, err := asked.keyOf(ctx, &item.Resource, item.Actions)
+	if err != nil {
+		return nil, err
+	}
+	if known {
+		if rules, ok := c.explained.get(asked.key); ok {
+			return slices.Clone(rules), nil
+		}
+	}
+	rules, err := c.explain(ctx, req, action)
+	if err == nil && known {
+		n := 0
+		for _, name := range rules {
+			n += 16 + len(name)
+		}
+		c.explained.put(asked.key, slices.Clone(rules), n)
+	}
+	return rules, err
+}
+
+func (c *Candidate) explain(ctx context.Context, req Request, action string) (rules []string, err error) {
 	q, err := Batch{Principal: req.Principal, Tenant: req.Tenant, Scope: req.Scope,
 		Items: []Item{{Resource: req.Resource, Actions: []string{action}}}}.question()
 	if err != nil {
@@ -131,17 +151,15 @@ func (c *Candidate) Explain(ctx context.Context, req Request, action string) (ru
 	return slices.Compact(deny), nil
 }
 
-// Reads tells what of a question the policies about an action on a kind can see. What they
-// cannot see makes no difference to their answer.
-type Reads struct {
-	ResourceID bool // R.id
-	Request    bool // P.attr.request: the request's address and time
-	Clock      bool // now(): the answer depends on when the question is put
+// ReadsClock reports whether an answer about an action on a kind depends on when
+// the question is put. It errs on the side of true.
+func (c *Candidate) ReadsClock(kind, action string) bool {
+	return c.engine.current.Load().reads.of(kind, action).clock
 }
 
-// Reads tells what the policies about an action on a kind read. It errs on the
-// side of true.
-func (c *Candidate) Reads(kind, action string) Reads { return c.reads.of(kind, action) }
+// Evaluated is how many questions were evaluated, checks and plans; the others
+// were answered from memory.
+func (c *Candidate) Evaluated() int { return int(c.engine.current.Load().evaluated.Load()) }
 
 // Attr are the attributes that the plan was made for, for the decision's record:
 // see PlanRequest. They must not be changed.

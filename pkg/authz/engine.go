@@ -6,7 +6,6 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	effectv1 "github.com/cerbos/cerbos/api/genpb/cerbos/effect/v1"
 	enginev1 "github.com/cerbos/cerbos/api/genpb/cerbos/engine/v1"
@@ -14,7 +13,6 @@ import (
 	"github.com/google/uuid"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/writ-project/writ/pkg/events"
 	"github.com/writ-project/writ/pkg/fault"
 )
 
@@ -40,6 +38,7 @@ func openEngine(ctx context.Context, dir string, o options) (*Engine, error) {
 	}
 	e := &Engine{dir: dir, options: o}
 	e.current.Store(s)
+	e.warn(ctx, s)
 	watchCtx, stop := context.WithCancel(context.WithoutCancel(ctx)) // ends with Close, not with Open's context
 	e.stop = stop
 	if err := e.watch(watchCtx); err != nil {
@@ -47,83 +46,6 @@ func openEngine(ctx context.Context, dir string, o options) (*Engine, error) {
 		return nil, err
 	}
 	return e, nil
-}
-
-// Check implements Authorizer.
-func (e *Engine) Check(ctx context.Context, req Request) (Answer, error) {
-	answers, err := e.CheckAll(ctx, Batch{Principal: req.Principal, Tenant: req.Tenant, Scope: req.Scope,
-		Items: []Item{{Resource: req.Resource, Actions: req.Actions}}})
-	if err != nil {
-		return Answer{}, err
-	}
-	return answers[0], nil
-}
-
-// CheckAll implements Authorizer.
-func (e *Engine) CheckAll(ctx context.Context, batch Batch) ([]Answer, error) {
-	q, err := batch.question()
-	if err != nil {
-		return nil, err
-	}
-	if err := ctx.Err(); err != nil {
-		return nil, fault.Unreachable(dependency, err)
-	}
-	s, at, callID := e.current.Load(), time.Now(), newCallID()
-	inputs := make([]*enginev1.CheckInput, len(q.resources))
-	for i, r := range q.resources {
-		inputs[i] = &enginev1.CheckInput{RequestId: callID, Principal: q.principal, Resource: r, Actions: q.actions[i]}
-	}
-	outputs, err := s.check(ctx, inputs)
-	if err != nil {
-		return nil, err
-	}
-	if len(outputs) != len(inputs) {
-		return nil, fmt.Errorf("authz: Cerbos gave %d results for %d resources", len(outputs), len(inputs))
-	}
-	took := time.Since(at)
-	answers := make([]Answer, len(outputs))
-	for i, out := range outputs {
-		r, err := results(q.actions[i], out, s.revision)
-		if err != nil {
-			return nil, err
-		}
-		answers[i] = Answer{CallID: callID, Revision: s.revision, EvaluatedAt: at.UTC(), Took: took, Results: r}
-	}
-	return answers, nil
-}
-
-// check turns a panic inside Cerbos into an error: a policy must not be able to end the process.
-func (s *snapshot) check(ctx context.Context, inputs []*enginev1.CheckInput) (out []*enginev1.CheckOutput, err error) {
-	defer func() {
-		if r := recover(); r != nil {
-			out, err = nil, fmt.Errorf("authz: Cerbos panicked on a check: %v", r)
-		}
-	}()
-	out, _, err = s.table.Check(ctx, inputs)
-	if err != nil {
-		return nil, fmt.Errorf("authz: check: %w", err)
-	}
-	return out, nil
-}
-
-// Plan implements Authorizer.
-func (e *Engine) Plan(ctx context.Context, req PlanRequest) (Plan, error) {
-	principal, resource, err := req.question()
-	if err != nil {
-		return Plan{}, err
-	}
-	s, at, callID := e.current.Load(), time.Now(), newCallID()
-	has, err := s.rules.guards(req.Kind, req.Action, principal)
-	if err != nil {
-		return Plan{}, err
-	}
-	out, err := s.plan(ctx, &enginev1.PlanResourcesInput{RequestId: callID, Principal: principal, Resource: resource, Actions: []string{req.Action}})
-	if err != nil {
-		return Plan{}, err
-	}
-	p := Plan{CallID: callID, Kind: req.Kind, Action: req.Action, EvaluatedAt: at.UTC(), Took: time.Since(at), known: req.Attr,
-		Policy: events.Policy{Revision: s.revision, Scope: out.GetMatchedScopes()[req.Action]}, principal: principal, has: has, Exact: true}
-	return p.read(out.GetFilter(), out.GetValidationErrors())
 }
 
 // plan asks once; or once for each role of the principal and twice about the

@@ -7,6 +7,7 @@ import (
 
 // expressions is who looks at what policies' expressions do.
 type expressions interface {
+	condition(e *runtimev1.Expr)
 	expr(e *exprpb.Expr)
 	everything() // an expression may do anything
 }
@@ -39,7 +40,7 @@ func readCondition(r expressions, c *runtimev1.Condition) {
 	switch {
 	case c == nil:
 	case c.GetExpr() != nil:
-		readCompiled(r, c.GetExpr())
+		r.condition(c.GetExpr())
 	default:
 		for _, list := range []*runtimev1.Condition_ExprList{c.GetAll(), c.GetAny(), c.GetNone()} {
 			for _, sub := range list.GetExpr() {

@@ -3,6 +3,7 @@ package authz
 import (
 	"fmt"
 
+	"github.com/writ-project/writ/pkg/fault"
 	"github.com/writ-project/writ/pkg/kind"
 )
 
@@ -60,6 +61,13 @@ func (p Plan) Filter(def *kind.Definition, dialect string) (Filter, error) {
 	if def.Name != p.Kind {
 		return Filter{}, fmt.Errorf("authz: a plan for kind %s cannot filter kind %s", p.Kind, def.Name)
 	}
+	if p.of != nil {
+		return p.of.filter(p, def, dialect)
+	}
+	return p.makeFilter(def, dialect)
+}
+
+func (p Plan) makeFilter(def *kind.Definition, dialect string) (Filter, error) {
 	if p.kind == Never {
 		return Filter{Kind: Never, SQL: "FALSE"}, nil
 	}
@@ -86,8 +94,13 @@ func (p Plan) Filter(def *kind.Definition, dialect string) (Filter, error) {
 	return Filter{Kind: Where, SQL: sql, Args: b.args}, nil
 }
 
+// PolicyNotSQL is the code of the error of a plan that cannot become SQL: a
+// fault.Misconfigured, since whoever wrote the policy has to mend it.
+const PolicyNotSQL = "policy-not-sql"
+
 func (p Plan) unmapped(err error) error {
-	return fmt.Errorf("authz: the query plan for %s %s cannot become SQL: %w", p.Action, p.Kind, err)
+	return &fault.Error{Kind: fault.Misconfigured, Code: PolicyNotSQL, Err: fmt.Errorf("authz: %s %s: %w", p.Action, p.Kind, err),
+		Message: fmt.Sprintf("the policy about %s of %s cannot become an SQL condition: an operator has to change it (writ policy lint names the rule's shape)", p.Action, p.Kind)}
 }
 
 // presence checks the attributes that has() tests in the policy. The planner

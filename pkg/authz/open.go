@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/writ-project/writ/pkg/settings"
 )
 
 // Setting and SettingRevision are the environment's names for what Open and
@@ -99,25 +101,25 @@ func parseSetting(s string) (target, error) {
 		return target{}, fmt.Errorf("is not set: %s", forms)
 	case found && scheme == "embed":
 		if rest == "" {
-			return target{}, fmt.Errorf("%q names no folder: %s", s, forms)
+			return target{}, fmt.Errorf("%q names no folder: %s", settings.Hide("WRIT_CERBOS", s), forms)
 		}
 		return target{dir: rest}, nil
 	case found && scheme == "unix":
 		path := strings.TrimPrefix(rest, "//")
 		if !strings.HasPrefix(path, "/") || path == "/" {
-			return target{}, fmt.Errorf("%q: the socket's path must be absolute: %s", s, forms)
+			return target{}, fmt.Errorf("%q: the socket's path must be absolute: %s", settings.Hide("WRIT_CERBOS", s), forms)
 		}
 		return target{address: "unix:" + path}, nil
 	case found && (scheme == "grpc" || scheme == "grpcs"):
 		address := strings.TrimPrefix(rest, "//")
 		if _, err := hostOf(address); err != nil {
-			return target{}, fmt.Errorf("%q: %w: %s", s, err, forms)
+			return target{}, fmt.Errorf("%q: %w: %s", settings.Hide("WRIT_CERBOS", s), err, forms)
 		}
 		return target{address: address, tls: scheme == "grpcs"}, nil
 	}
 	host, err := hostOf(s)
 	if err != nil {
-		return target{}, fmt.Errorf("%q: %w: %s", s, err, forms)
+		return target{}, fmt.Errorf("%q: %w: %s", settings.Hide("WRIT_CERBOS", s), err, forms)
 	}
 	if !loopback(host) {
 		// Neither guess is safe: plaintext would show the attributes to the

@@ -53,13 +53,24 @@ type Plan struct {
 	principal *enginev1.Principal
 	known     map[string]any
 	has       []string // attributes whose presence the plan takes for granted
+
+	of  *planned // what it was remembered as
+	who string   // for whom
+}
+
+// valid checks a request, but for its attributes' values.
+func (r PlanRequest) valid() (askedBy, error) {
+	if r.Kind == "" || r.Action == "" {
+		return askedBy{}, fmt.Errorf("%w: a plan needs a kind and an action", errRequest)
+	}
+	if err := sameTenant(r.Tenant, r.Attr); err != nil {
+		return askedBy{}, err
+	}
+	return whoAsks(r.Principal)
 }
 
 func (r PlanRequest) question() (*enginev1.Principal, *enginev1.PlanResourcesInput_Resource, error) {
-	if r.Kind == "" || r.Action == "" {
-		return nil, nil, fmt.Errorf("%w: a plan needs a kind and an action", errRequest)
-	}
-	if err := sameTenant(r.Tenant, r.Attr); err != nil {
+	if _, err := r.valid(); err != nil {
 		return nil, nil, err
 	}
 	principal, err := toPrincipal(r.Principal)

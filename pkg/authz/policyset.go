@@ -10,6 +10,7 @@ import (
 	"os"
 	"path"
 	"strings"
+	"sync/atomic"
 
 	runtimev1 "github.com/cerbos/cerbos/api/genpb/cerbos/runtime/v1"
 	policycompile "github.com/cerbos/cerbos/private/compile"
@@ -18,12 +19,20 @@ import (
 	epdpv2 "github.com/cerbos/cloud-api/genpb/cerbos/cloud/epdp/v2"
 )
 
-// snapshot is a compiled policy set. It never changes.
+// snapshot is a compiled policy set. It never changes, and what is remembered of
+// its answers goes with it.
 type snapshot struct {
 	revision string
 	table    ruletable.Evaluator
 	rules    ruleIndex
 	parts    *parts
+
+	reads     *readIndex
+	views     views
+	checks    *memo[[]Result]
+	plans     *memo[*planned]
+	standIn   string       // stands in remembered plans for the id of who asks
+	evaluated atomic.Int64 // questions that Cerbos was asked
 }
 
 // Revision is the digest of the policy files in a folder: the first 16 hex
@@ -118,7 +127,10 @@ func compileOnce(ctx context.Context, dir string) (s *snapshot, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("compile policies in %s: %w", dir, explain(err))
 	}
-	rules := indexRules(table) // first: the rewritten conditions and the evaluator have no syntax trees
+	rules, reads := indexRules(table), indexReads(table) // first: the rewritten conditions and the evaluator have no syntax trees
+	if err := reads.conditions.compile(ctx); err != nil {
+		return nil, fmt.Errorf("compile policies in %s: %w", dir, err)
+	}
 	if err := failClosed(table); err != nil {
 		return nil, fmt.Errorf("compile policies in %s: %w", dir, err)
 	}
@@ -130,7 +142,8 @@ func compileOnce(ctx context.Context, dir string) (s *snapshot, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("compile policies in %s: %w", dir, err)
 	}
-	return &snapshot{table: evaluator, rules: rules, parts: parts}, nil
+	return &snapshot{table: evaluator, rules: rules, parts: parts, reads: reads, standIn: newStandIn(),
+		checks: newMemo[[]Result](memoChecks, memoCheckBytes), plans: newMemo[*planned](memoPlans, memoPlanBytes)}, nil
 }
 
 func newEvaluator(t *runtimev1.RuleTable) (ruletable.Evaluator, error) {
@@ -175,6 +188,9 @@ func explainCompile(e *runtimev1.Errors) []string {
 	}
 	for _, x := range build.GetMissingScopeDetails() {
 		add(x.GetMissingPolicy(), "is missing for %s", strings.Join(x.GetDescendants(), ", "))
+	}
+	for _, x := range build.GetScopePermissionsConflicts() {
+		add("scope "+x.GetScope(), "its policies do not agree on scopePermissions")
 	}
 	return lines
 }

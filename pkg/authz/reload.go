@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/fsnotify/fsnotify"
+
+	"github.com/writ-project/writ/pkg/kinds"
 )
 
 // brokenEdit is the state of a folder that could not be put in force.
@@ -98,9 +100,18 @@ func (e *Engine) reload(ctx context.Context, w *fsnotify.Watcher) time.Duration 
 	}
 	before := e.current.Swap(s)
 	e.broken.Store(nil)
+	e.warn(ctx, s)
 	e.options.log.InfoContext(ctx, "policies reloaded", slog.String("revision", s.revision), slog.String("before", before.revision))
 	e.options.onReload(s.revision, nil)
 	return lookAgain
+}
+
+// warn names the kinds whose lists the policies in force cannot filter.
+func (e *Engine) warn(ctx context.Context, s *snapshot) {
+	for _, f := range s.unlistable(ctx, kinds.All) {
+		e.options.log.WarnContext(ctx, "lists of a kind will be answered with an error: its policy cannot become an SQL condition",
+			slog.String("kind", f.Where), slog.String("revision", s.revision), slog.String("why", f.Message))
+	}
 }
 
 // fail keeps the last good policies and says so, once per broken state.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"reflect"
+	"slices"
 	"time"
 
 	enginev1 "github.com/cerbos/cerbos/api/genpb/cerbos/engine/v1"
@@ -25,8 +26,8 @@ type question struct {
 
 func (b Batch) question() (question, error) {
 	var q question
-	if len(b.Items) > MaxItems {
-		return q, fmt.Errorf("%w: %d resources, at most %d", errRequest, len(b.Items), MaxItems)
+	if err := b.bounded(); err != nil {
+		return q, err
 	}
 	principal, err := toPrincipal(b.Principal)
 	if err != nil {
@@ -35,27 +36,49 @@ func (b Batch) question() (question, error) {
 	q.principal = principal
 	q.resources = make([]*enginev1.Resource, len(b.Items))
 	q.actions = make([][]string, len(b.Items))
-	for i, item := range b.Items {
-		r := item.Resource
-		if r.Kind == "" || r.ID == "" {
-			return q, fmt.Errorf("%w: resource %q of kind %q: both id and kind are needed", errRequest, r.ID, r.Kind)
+	for i := range b.Items {
+		if q.actions[i], err = b.Items[i].valid(b.Tenant); err != nil {
+			return q, err
 		}
-		if !acrossTenants[r.Kind] {
-			if err := sameTenant(b.Tenant, r.Attr); err != nil {
-				return q, err
-			}
-		}
-		attr, err := toValues(r.Attr)
-		if err != nil {
-			return q, fmt.Errorf("%w: resource %s: %w", errRequest, r.Kind, err)
-		}
-		q.resources[i] = &enginev1.Resource{Kind: r.Kind, Id: r.ID, Attr: attr, Scope: b.Scope}
-		q.actions[i] = unique(item.Actions)
-		if n := len(q.actions[i]); n == 0 || n > MaxActions {
-			return q, fmt.Errorf("%w: %d actions, from 1 to %d", errRequest, n, MaxActions)
+		if q.resources[i], err = toResource(&b.Items[i].Resource, b.Scope); err != nil {
+			return q, err
 		}
 	}
 	return q, nil
+}
+
+func (b Batch) bounded() error {
+	if len(b.Items) > MaxItems {
+		return fmt.Errorf("%w: %d resources, at most %d", errRequest, len(b.Items), MaxItems)
+	}
+	return nil
+}
+
+// valid checks an item of a request about a tenant, but for its attributes'
+// values, and gives its actions without repeats.
+func (i *Item) valid(tenant string) (actions []string, err error) {
+	r := &i.Resource
+	if r.Kind == "" || r.ID == "" {
+		return nil, fmt.Errorf("%w: resource %q of kind %q: both id and kind are needed", errRequest, r.ID, r.Kind)
+	}
+	if !acrossTenants[r.Kind] {
+		if err := sameTenant(tenant, r.Attr); err != nil {
+			return nil, err
+		}
+	}
+	actions = unique(i.Actions)
+	if n := len(actions); n == 0 || n > MaxActions {
+		return nil, fmt.Errorf("%w: %d actions, from 1 to %d", errRequest, n, MaxActions)
+	}
+	return actions, nil
+}
+
+func toResource(r *events.Resource, scope string) (*enginev1.Resource, error) {
+	attr, err := toValues(r.Attr)
+	if err != nil {
+		return nil, fmt.Errorf("%w: resource %s: %w", errRequest, r.Kind, err)
+	}
+	return &enginev1.Resource{Kind: r.Kind, Id: r.ID, Attr: attr, Scope: scope}, nil
 }
 
 // acrossTenants are the kinds about which one tenant may ask of another: whoever
@@ -72,34 +95,43 @@ func sameTenant(tenant string, attr map[string]any) error {
 	return nil
 }
 
-func toPrincipal(p events.Principal) (*enginev1.Principal, error) {
+// whoAsks checks who asks, but for their attributes' values.
+func whoAsks(p events.Principal) (askedBy, error) {
 	roles := unique(p.Roles)
 	if p.ID == "" || len(roles) == 0 {
-		return nil, fmt.Errorf("%w: principal %q with %d roles: an id and a role are needed", errRequest, p.ID, len(roles))
+		return askedBy{}, fmt.Errorf("%w: principal %q with %d roles: an id and a role are needed", errRequest, p.ID, len(roles))
+	}
+	return askedBy{p.ID, roles, p.Attr}, nil
+}
+
+func toPrincipal(p events.Principal) (*enginev1.Principal, error) {
+	who, err := whoAsks(p)
+	if err != nil {
+		return nil, err
 	}
 	attr, err := toValues(p.Attr)
 	if err != nil {
 		return nil, fmt.Errorf("%w: principal: %w", errRequest, err)
 	}
-	return &enginev1.Principal{Id: p.ID, Roles: roles, Attr: attr}, nil
+	return &enginev1.Principal{Id: p.ID, Roles: who.roles, Attr: attr}, nil
 }
 
-// unique drops empty and repeated strings. The lists are short.
+// unique drops empty and repeated strings. The lists are short; one without any
+// is given back as it is.
 func unique(in []string) []string {
-	out := make([]string, 0, len(in))
-next:
-	for _, s := range in {
-		if s == "" {
+	for i, s := range in {
+		if s != "" && !slices.Contains(in[:i], s) {
 			continue
 		}
-		for _, have := range out {
-			if have == s {
-				continue next
+		out := slices.Clone(in[:i])
+		for _, s := range in[i:] {
+			if s != "" && !slices.Contains(out, s) {
+				out = append(out, s)
 			}
 		}
-		out = append(out, s)
+		return out
 	}
-	return out
+	return in
 }
 
 func toValues(attr map[string]any) (map[string]*structpb.Value, error) {
@@ -110,12 +142,14 @@ func toValues(attr map[string]any) (map[string]*structpb.Value, error) {
 	for name, v := range attr {
 		value, err := toValue(v)
 		if err != nil {
-			return nil, fmt.Errorf("attribute %s: %w", name, err)
+			return nil, attrError(name, err)
 		}
 		out[name] = value
 	}
 	return out, nil
 }
+
+func attrError(name string, err error) error { return fmt.Errorf("attribute %s: %w", name, err) }
 
 // toValue is structpb.NewValue for what attributes hold, with the named types
 // and typed slices that it refuses and without the numbers that JSON cannot hold.

@@ -45,10 +45,10 @@ func (x ruleIndex) oneByOne(kind, action string, roles []string) (bool, error) {
 	}
 	for _, r := range x {
 		if r.rolePolicy {
-			return true, fmt.Errorf("authz: no plan for %s %s: a deny rule for some of several roles beside role policies", kind, action)
+			return true, noPlan(kind, action, "a deny rule for some of several roles beside role policies")
 		}
 		if r.principal == "" && r.role != anyRole && strings.Contains(r.role, "*") {
-			return true, fmt.Errorf("authz: no plan for %s %s: a deny rule for some of several roles beside a rule for roles by the pattern %s", kind, action, r.role)
+			return true, noPlan(kind, action, "a deny rule for some of several roles beside a rule for roles by the pattern "+r.role)
 		}
 	}
 	return true, nil

@@ -12,6 +12,8 @@ import (
 	runtimev1 "github.com/cerbos/cerbos/api/genpb/cerbos/runtime/v1"
 	exprpb "google.golang.org/genproto/googleapis/api/expr/v1alpha1"
 	"google.golang.org/protobuf/types/known/structpb"
+
+	"github.com/writ-project/writ/pkg/fault"
 )
 
 // A ruleIndex knows of each compiled rule what Cerbos' query plans leave out,
@@ -42,6 +44,11 @@ type name struct {
 var plain = regexp.MustCompile(`^[A-Za-z0-9_:]+$`)
 
 func nameOf(text string) name { return name{text, !plain.MatchString(text)} }
+
+// plainKind is the same of a kind, in which Cerbos rewrites more.
+var plainKind = regexp.MustCompile(`^[A-Za-z0-9_]+$`)
+
+func kindOf(text string) name { return name{text, !plainKind.MatchString(text)} }
 
 // covers errs on the side of true: a pattern covers everything.
 func (n name) covers(want name) bool { return n.pattern || want.pattern || n.text == want.text }
@@ -76,7 +83,7 @@ type facts struct {
 func indexRules(t *runtimev1.RuleTable) ruleIndex {
 	index := make(ruleIndex, 0, len(t.GetRules()))
 	for _, row := range t.GetRules() {
-		r := ruleFacts{resource: nameOf(row.GetResource()), action: nameOf(row.GetAction()), bearing: bearingOf(row)}
+		r := ruleFacts{resource: kindOf(row.GetResource()), action: nameOf(row.GetAction()), bearing: bearingOf(row)}
 		if row.GetAllowActions() != nil {
 			r.action = nameOf("*") // a role policy's list of actions
 		}
@@ -97,7 +104,7 @@ func indexRules(t *runtimev1.RuleTable) ruleIndex {
 }
 
 func (x ruleIndex) about(kind, action string) func(yield func(ruleFacts) bool) {
-	ofKind, ofAction := nameOf(kind), nameOf(action)
+	ofKind, ofAction := kindOf(kind), nameOf(action)
 	return func(yield func(ruleFacts) bool) {
 		for _, r := range x {
 			if r.resource.covers(ofKind) && r.action.covers(ofAction) && !yield(r) {
@@ -113,16 +120,22 @@ func (x ruleIndex) guards(kind, action string, principal *enginev1.Principal) (h
 	for r := range x.about(kind, action) {
 		has = append(has, r.has...)
 		if r.opaque {
-			return nil, fmt.Errorf("authz: no plan for %s %s: an `in` whose right side may be no list, which Cerbos' planner takes for equality", kind, action)
+			return nil, noPlan(kind, action, "an `in` whose right side may be no list, which Cerbos' planner takes for equality")
 		}
 		for _, path := range r.lists {
 			if v := lookup(principal.GetAttr(), path); v != nil && v.GetListValue() == nil {
-				return nil, fmt.Errorf("authz: no plan for %s %s: principal attribute %s is used as a list and is none", kind, action, strings.Join(path, "."))
+				return nil, noPlan(kind, action, "principal attribute "+strings.Join(path, ".")+" is used as a list and is none")
 			}
 		}
 	}
 	slices.Sort(has)
 	return slices.Compact(has), nil
+}
+
+// noPlan is the error of a plan that would not say what checks say.
+func noPlan(kind, action, why string) error {
+	return &fault.Error{Kind: fault.Misconfigured, Code: PolicyNotSQL, Err: fmt.Errorf("authz: no plan for %s %s: %s", kind, action, why),
+		Message: fmt.Sprintf("there is no query plan for %s of %s: an operator has to change the policy (writ policy lint says why)", action, kind)}
 }
 
 func lookup(attr map[string]*structpb.Value, path []string) *structpb.Value {

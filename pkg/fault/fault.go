@@ -26,6 +26,7 @@ const (
 	KeyReused                   // the idempotency key stands for another request
 	Unavailable                 // a part we depend on does not answer; nothing was done
 	Limited                     // too many requests
+	Misconfigured               // what an operator has set up cannot answer this; its code and message are for clients
 )
 
 // Error is a classified error. Code is stable and for programs; Message is for

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humachi"
 
 	"github.com/writ-project/writ/pkg/events"
 	"github.com/writ-project/writ/pkg/fault"
@@ -73,6 +74,8 @@ func (g *Gate) Middleware(api huma.API) func(huma.Context, func(huma.Context)) {
 			return
 		}
 		ctx := hc.Context()
+		_, w := humachi.Unwrap(hc)
+		Private(w.Header())
 		c, err := g.Admit(ctx, hc.Header("Authorization"), hc.Header(TenantHeader))
 		if err != nil {
 			problem.Answer(api, hc, problem.From(ctx, g.Log, err))
@@ -80,6 +83,17 @@ func (g *Gate) Middleware(api huma.API) func(huma.Context, func(huma.Context)) {
 		}
 		next(huma.WithValue(hc, contextKey{}, c))
 	}
+}
+
+// Private says that an answer depends on who asks, and where: no shared cache
+// may keep it, and the caller's own asks each time whether it still holds, for
+// these credentials and this tenant (RFC 9110, 12.5.5; RFC 9111, 5.2.2). What is
+// stricter already stays.
+func Private(h http.Header) {
+	if h.Get("Cache-Control") == "" {
+		h.Set("Cache-Control", "private, no-cache")
+	}
+	h.Add("Vary", "Authorization, Cookie, "+TenantHeader)
 }
 
 // Admit says who sends a request with these values of Authorization and

@@ -16,6 +16,7 @@ func With(ctx context.Context, c *Caller) context.Context {
 // HTTP is Middleware for routes outside huma, such as those that stream.
 func (g *Gate) HTTP(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		Private(w.Header())
 		c, err := g.Admit(r.Context(), r.Header.Get("Authorization"), r.Header.Get(TenantHeader))
 		if err != nil {
 			problem.Write(w, r, problem.From(r.Context(), g.Log, err))

@@ -38,6 +38,8 @@ type Definition struct {
 	// Hidden are the fields that are left out of answers to those who may not see them.
 	Hidden []Hidden
 
+	meta     int      // the index of the struct's Meta
+	defaults []Column // the ones that are not the zero value
 	actions  []transition
 	attrs    []string
 	shared   string // the map whose keys are a row's tenants
@@ -102,6 +104,8 @@ func Define[T any](name string, opts ...Option) *Definition {
 	d := &Definition{Name: name, Plural: name + "s", typ: reflect.TypeFor[T](), attrs: []string{"owner_id", "tenant"}}
 	if f, ok := d.typ.FieldByName("Meta"); !ok || !f.Anonymous || f.Type != reflect.TypeFor[Meta]() {
 		panic("kind " + name + ": the struct does not embed kind.Meta")
+	} else {
+		d.meta = f.Index[0]
 	}
 	for _, f := range reflect.VisibleFields(d.typ) {
 		tag, _, _ := strings.Cut(f.Tag.Get("json"), ",")
@@ -119,6 +123,9 @@ func Define[T any](name string, opts ...Option) *Definition {
 			}
 		}
 		d.Columns = append(d.Columns, c)
+		if c.def != nil {
+			d.defaults = append(d.defaults, c)
+		}
 	}
 	for _, o := range opts {
 		o(d)
@@ -166,14 +173,14 @@ func (d *Definition) Column(name string) (Column, bool) {
 // New makes an empty row with every default set.
 func (d *Definition) New() Row {
 	v := reflect.New(d.typ)
-	for _, c := range d.Columns {
+	for _, c := range d.defaults {
 		c.reset(v.Elem())
 	}
 	return d.row(v)
 }
 
 func (d *Definition) row(v reflect.Value) Row {
-	return Row{Meta: v.Elem().FieldByName("Meta").Addr().Interface().(*Meta), Value: v.Interface()}
+	return Row{Meta: v.Elem().Field(d.meta).Addr().Interface().(*Meta), Value: v.Interface()}
 }
 
 // Decode makes a row from a create body. Members that the kind does not have

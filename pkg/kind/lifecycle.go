@@ -34,11 +34,11 @@ func (d *Definition) Create(id, tenant, owner string, body json.RawMessage, at t
 // Update makes the row that an update command leaves behind: the merge patch
 // applied, the version counted up. Time never runs backwards for a row, and
 // what Meta holds, the owner aside, is not the patch's to set; a row always has
-// an owner.
+// an owner. A patch without members changes nothing, and makes no new version.
 func (d *Definition) Update(r Row, patch json.RawMessage, at time.Time) (Row, error) {
-	next, _, err := d.Patch(r, patch)
-	if err != nil {
-		return Row{}, err
+	next, names, err := d.Patch(r, patch)
+	if err != nil || len(names) == 0 {
+		return next, err
 	}
 	owner := next.OwnerID
 	*next.Meta = *r.Meta

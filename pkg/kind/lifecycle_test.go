@@ -57,6 +57,18 @@ func TestUpdateKeepsWhatIsNotTheClients(t *testing.T) {
 	}
 }
 
+// TestEmptyPatchMakesNoNewVersion: it says that nothing is to change.
+func TestEmptyPatchMakesNoNewVersion(t *testing.T) {
+	r, err := things.Create("t1", "acme", "u1", json.RawMessage(`{"text":"x"}`), noon)
+	if err != nil {
+		t.Fatal(err)
+	}
+	next, err := things.Update(r, json.RawMessage(` {} `), noon.Add(time.Hour))
+	if err != nil || *next.Meta != *r.Meta || next.Value.(*thing).Text != "x" {
+		t.Errorf("after an empty patch the row is %+v (%v), want it as it was: %+v", next.Value, err, r.Value)
+	}
+}
+
 func TestVersionsAndTimesNeverRunBackwards(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		r, err := things.Create("t1", "acme", "u1", json.RawMessage(`{}`), noon)

@@ -3,6 +3,7 @@ package kind
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"reflect"
 )
 
@@ -26,10 +27,29 @@ func members(object json.RawMessage) (map[string]json.RawMessage, error) {
 func (c Column) replace(v reflect.Value, raw json.RawMessage) error {
 	fresh := reflect.New(c.typ)
 	if err := json.Unmarshal(raw, fresh.Interface()); err != nil {
-		return err
+		return misfit(err)
+	}
+	if f := fresh.Elem(); f.CanFloat() && f.Float() == 0 {
+		f.SetFloat(0) // JSON has a -0, SQL need not keep it
 	}
 	v.FieldByIndex(c.index).Set(fresh.Elem())
 	return nil
+}
+
+// misfit says what is wrong with a value in the words of JSON, not of Go.
+func misfit(err error) error {
+	t, ok := errors.AsType[*json.UnmarshalTypeError](err)
+	if !ok {
+		return err
+	}
+	want := map[reflect.Kind]string{
+		reflect.String: "a text", reflect.Bool: "true or false", reflect.Float64: "a number of double precision", reflect.Int64: "a whole number of 64 bits",
+		reflect.Int: "a whole number of 64 bits", reflect.Slice: "a list", reflect.Map: "an object", reflect.Struct: "an object",
+	}[t.Type.Kind()]
+	if want == "" {
+		want = "another type"
+	}
+	return fmt.Errorf("want %s, not %s", want, t.Value)
 }
 
 // patch sets the column's field to what it is after a merge patch.

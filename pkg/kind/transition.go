@@ -57,6 +57,11 @@ func (d *Definition) Actions() []string {
 	return d.named(func(a transition) bool { return !a.system })
 }
 
+// SystemActions names those that only the system does.
+func (d *Definition) SystemActions() []string {
+	return d.named(func(a transition) bool { return a.system })
+}
+
 // Routed names those of them that have a route of their own and no body.
 func (d *Definition) Routed() []string {
 	return d.named(func(a transition) bool { return a.routed })

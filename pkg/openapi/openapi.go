@@ -3,6 +3,7 @@
 package openapi
 
 import (
+	"cmp"
 	"sync"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -24,11 +25,9 @@ func Config(title, description, version, publicURL string) huma.Config {
 	c := huma.DefaultConfig(title, version)
 	c.Info.Description = description
 	c.Info.License = &huma.License{Name: "Apache-2.0", Identifier: "Apache-2.0"}
-	c.CreateHooks = nil // no $schema members in answers
-	c.DocsPath = ""     // ours needs nothing from elsewhere: Page
-	if publicURL != "" {
-		c.Servers = []*huma.Server{{URL: publicURL}}
-	}
+	c.CreateHooks = nil                                       // no $schema members in answers
+	c.DocsPath = ""                                           // ours needs nothing from elsewhere: Page
+	c.Servers = []*huma.Server{{URL: cmp.Or(publicURL, "/")}} // relative to the document
 	c.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
 		"session": {Type: "http", Scheme: "bearer", BearerFormat: "JWT", Description: "A Stytch session JWT or session token"},
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/http"
 	"reflect"
+	"regexp"
 	"strconv"
 	"strings"
 
@@ -32,9 +33,9 @@ func newError(status int, msg string, errs ...error) huma.StatusError {
 		var d huma.ErrorDetailer
 		if errors.As(err, &d) {
 			e := d.ErrorDetail()
-			p.Errors = append(p.Errors, named(e))
+			p.add(named(e))
 		} else if err != nil && status < http.StatusInternalServerError {
-			p.Errors = append(p.Errors, FieldError{Message: err.Error()})
+			p.add(FieldError{Message: withoutGo(err.Error())})
 		}
 	}
 	return p
@@ -42,6 +43,11 @@ func newError(status int, msg string, errs ...error) huma.StatusError {
 
 // newErrorIn is newError for a request.
 func newErrorIn(ctx huma.Context, status int, msg string, errs ...error) huma.StatusError {
+	if status >= http.StatusInternalServerError && request.Gone(ctx.Context()) {
+		p := gone()
+		p.RequestID = request.Info(ctx.Context()).ID
+		return p
+	}
 	err := newError(status, msg, errs...)
 	if p, ok := errors.AsType[*Problem](err); ok {
 		p.RequestID = request.Info(ctx.Context()).ID
@@ -56,7 +62,21 @@ func named(e *huma.ErrorDetail) FieldError {
 	if name, _, ok := strings.Cut(strings.TrimPrefix(e.Message, missing), " "); ok && strings.HasPrefix(e.Message, missing) {
 		return FieldError{Location: e.Location + "." + name, Message: e.Message}
 	}
-	return FieldError{Location: e.Location, Message: e.Message}
+	return FieldError{Location: e.Location, Message: withoutGo(e.Message)}
+}
+
+// goType is how encoding/json tells what does not fit into a type of Go's.
+var goType = regexp.MustCompile(`json: cannot unmarshal (number \S+|[a-z]+) into Go (?:value|struct field \S+) of type \S+`)
+
+// withoutGo says it in the words of JSON: to a client our types mean nothing.
+func withoutGo(message string) string {
+	return goType.ReplaceAllStringFunc(message, func(m string) string {
+		what := goType.FindStringSubmatch(m)[1]
+		if number, ok := strings.CutPrefix(what, "number "); ok {
+			return "the number " + number + " is too large, or not of the kind that is wanted"
+		}
+		return "a value of another type than " + what + " is wanted"
+	})
 }
 
 // Answer answers with a problem from a huma middleware.
@@ -77,7 +97,7 @@ func Describe(api huma.API, op *huma.Operation) {
 	schema := huma.SchemaFromType(api.OpenAPI().Components.Schemas, reflect.TypeFor[Problem]())
 	text := map[int]string{
 		400: "The request cannot be read", 401: "No session, or none that is valid", 403: "The policy denies it", 404: "There is none, or none that you may know of",
-		409: "It exists already", 412: "The version is another", 413: "The body is larger than 1 MiB", 415: "Neither JSON nor merge patch",
+		409: "It exists already", 412: "It is not what the preconditions want, such as another version", 413: "The body is larger than 1 MiB", 415: "The body is of another media type (Accept, Accept-Patch), or in a content coding (Accept-Encoding)",
 		422: "Something in the request breaks a rule", 429: "Too many requests", 500: internal,
 		503: "A part that is needed does not answer; nothing was done",
 	}

@@ -32,7 +32,8 @@ type Problem struct {
 	RequestID  string       `json:"request_id,omitempty"`
 	DecisionID string       `json:"decision_id,omitempty" doc:"The decision that denied"`
 	CommandID  string       `json:"command_id,omitempty" doc:"The command that was rejected or failed"`
-	Errors     []FieldError `json:"errors,omitempty" doc:"The parts of the request that are wrong"`
+	Errors     []FieldError `json:"errors,omitempty" maxItems:"32" doc:"The parts of the request that are wrong; the first 32"`
+	MoreErrors int          `json:"more_errors,omitempty" doc:"How many more parts are wrong that errors does not tell"`
 
 	headers http.Header
 }
@@ -63,7 +64,41 @@ var (
 
 // New makes a problem that no kind of fault stands for.
 func New(status int, code, detail string) *Problem {
-	return &Problem{Type: "about:blank", Title: http.StatusText(status), Status: status, Code: code, Detail: detail, headers: http.Header{}}
+	return &Problem{Type: "about:blank", Title: title(status), Status: status, Code: code, Detail: short(detail), headers: http.Header{}}
+}
+
+// StatusGone is the status of requests whose client has gone away before the
+// answer (nginx's 499): nobody reads it, and in metrics it is not our outage.
+const StatusGone = 499
+
+func title(status int) string {
+	if status == StatusGone {
+		return "Client Closed Request"
+	}
+	return http.StatusText(status)
+}
+
+// Bounds of a problem: what somebody sends must not come back many times as large.
+const (
+	maxErrors = 32
+	maxText   = 512 // bytes of a message or a location
+)
+
+// short cuts a text that a request may have made long.
+func short(s string) string {
+	if len(s) <= maxText {
+		return s
+	}
+	return strings.ToValidUTF8(s[:maxText], "") + "…"
+}
+
+// add names one more wrong part of the request, or counts it.
+func (p *Problem) add(e FieldError) {
+	if len(p.Errors) == maxErrors {
+		p.MoreErrors++
+		return
+	}
+	p.Errors = append(p.Errors, FieldError{Location: short(e.Location), Message: short(e.Message)})
 }
 
 // With adds a header of the answer.
@@ -85,6 +120,7 @@ var statuses = map[fault.Kind]int{
 	fault.KeyReused:       http.StatusUnprocessableEntity,
 	fault.Unavailable:     http.StatusServiceUnavailable,
 	fault.Limited:         http.StatusTooManyRequests,
+	fault.Misconfigured:   http.StatusInternalServerError,
 }
 
 // VersionConflict is the code of a conflict that is about If-Match: 412.
@@ -103,9 +139,15 @@ func From(ctx context.Context, log *slog.Logger, err error) *Problem {
 		if errors.Is(err, context.DeadlineExceeded) {
 			f = &fault.Error{Kind: fault.Unavailable, Code: "timeout", Message: "it took too long"}
 		}
-		if errors.Is(err, context.Canceled) { // the client went away: nobody reads this
+		if errors.Is(err, context.Canceled) {
 			f = &fault.Error{Kind: fault.Unavailable, Code: "canceled", Message: "the request was given up"}
 		}
+	}
+	if f.Kind == fault.Unavailable && request.Gone(ctx) { // whatever did not answer: it was not waited for
+		p := gone()
+		p.RequestID = request.Info(ctx).ID
+		log.DebugContext(ctx, "the client went away", "error", err, "request_id", p.RequestID)
+		return p
 	}
 	status := statuses[f.Kind]
 	if f.Kind == fault.KindConflict && f.Code == VersionConflict {
@@ -115,12 +157,14 @@ func From(ctx context.Context, log *slog.Logger, err error) *Problem {
 	p.RequestID = request.Info(ctx).ID
 	p.DecisionID = f.DecisionID
 	for _, e := range f.Fields {
-		p.Errors = append(p.Errors, FieldError{Location: e.Location, Message: e.Message})
+		p.add(FieldError{Location: e.Location, Message: e.Message})
 	}
 	switch f.Kind {
 	case fault.Internal:
 		p.Code, p.Detail = "internal", internal
 		log.ErrorContext(ctx, "request failed", "error", err, "request_id", p.RequestID)
+	case fault.Misconfigured:
+		log.ErrorContext(ctx, "request not answered", "error", err, "request_id", p.RequestID)
 	case fault.Unavailable:
 		log.WarnContext(ctx, "request not served", "error", err, "request_id", p.RequestID)
 	case fault.Unauthenticated:
@@ -131,6 +175,10 @@ func From(ctx context.Context, log *slog.Logger, err error) *Problem {
 		p.headers.Set("Retry-After", strconv.Itoa(int((wait+time.Second-1)/time.Second)))
 	}
 	return p
+}
+
+func gone() *Problem {
+	return New(StatusGone, "client-gone", "The client went away before the answer")
 }
 
 const internal = "Something went wrong on our side"

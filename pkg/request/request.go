@@ -4,6 +4,7 @@ package request
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"strings"
 
@@ -79,6 +80,13 @@ func HTTP(ctx context.Context) *http.Request {
 		return i.r
 	}
 	return &http.Request{}
+}
+
+// Gone reports whether the client of the request in ctx has gone away: nobody
+// waits for the answer any more, and what fails for that reason failed for no other.
+func Gone(ctx context.Context) bool {
+	i, ok := ctx.Value(contextKey{}).(*info)
+	return ok && errors.Is(i.r.Context().Err(), context.Canceled)
 }
 
 // FieldLines gives a header's value, its field lines joined (RFC 9110, 5.3).

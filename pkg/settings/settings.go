@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"reflect"
 	"strings"
+	"time"
 
 	"github.com/caarlos0/env/v11"
 )
@@ -40,5 +41,23 @@ func explain(config reflect.Type, err error) string {
 	if field, found := config.FieldByName(wrong.Name); found {
 		name, _, _ = strings.Cut(field.Tag.Get("env"), ",")
 	}
-	return fmt.Sprintf("%s: want a value of type %s", name, wrong.Type)
+	return fmt.Sprintf("%s: want %s", name, form(wrong.Type))
+}
+
+// form says how a value of a type is written.
+func form(t reflect.Type) string {
+	if t == reflect.TypeFor[time.Duration]() {
+		return "a time such as 90s, 12h or 720h"
+	}
+	switch t.Kind() {
+	case reflect.Bool:
+		return "true or false"
+	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
+		return "a whole number"
+	case reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
+		return "a whole number, 0 or more"
+	case reflect.Float32, reflect.Float64:
+		return "a number"
+	}
+	return "another value"
 }

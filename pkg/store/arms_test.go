@@ -105,7 +105,7 @@ func TestIndexesAreTheDatabases(t *testing.T) {
 			WHERE i.origin = 'c' AND NOT i.partial AND c.name IS NOT NULL GROUP BY i.name`, table)
 		ok(t, err)
 		var have, wanted []string
-		ok(t, each(rows, func() error {
+		ok(t, each(sqlResult{rows}, func() error {
 			have = append(have, "")
 			return rows.Scan(&have[len(have)-1])
 		}))

@@ -19,11 +19,11 @@ func benchBoth(b *testing.B, bench func(b *testing.B, s *Store)) {
 	}
 }
 
-// BenchmarkBatch is what the worker does for 256 creates over all partitions:
+// BenchmarkBatch is what the worker does for 256 creates over all shards:
 // positions, commands seen, rows, rows and commands written, positions moved, commit.
 func BenchmarkBatch(b *testing.B) {
 	benchBoth(b, func(b *testing.B, s *Store) {
-		parts := make([]int, events.Partitions)
+		parts := make([]int, shards)
 		for i := range parts {
 			parts[i] = i
 		}

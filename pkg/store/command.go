@@ -2,6 +2,8 @@ package store
 
 import (
 	"encoding/json"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/writ-project/writ/pkg/events"
@@ -74,6 +76,7 @@ type commandRow struct {
 	Command
 	sequence, issuedAt, at int64
 	key                    *string
+	byKey                  string // instead of key, where it was asked for
 }
 
 // dest is in the order of commandColumns.
@@ -89,12 +92,31 @@ func (r *commandRow) dest() []any {
 func (r *commandRow) command() Command {
 	c := r.Command
 	c.Sequence = uint64(r.sequence)
-	if r.key != nil {
+	if c.Key = r.byKey; r.key != nil {
 		c.Key = *r.key
 	}
 	c.IssuedAt, c.At = kind.FromMicros(r.issuedAt), kind.FromMicros(r.at)
 	return c
 }
 
-// commands is the table of commands, for the statements over n rows.
-var commands = &table{name: `"commands"`, columns: commandColumns}
+// commands is the table of commands, for the statements over many rows, and
+// commandsByKey the same, by idempotency key.
+var (
+	commands = &table{
+		name: `"commands"`, columns: commandColumns, types: commandTypes,
+		fresh: func() (any, *string, []any) {
+			r := &commandRow{}
+			return r, &r.ID, r.dest()
+		},
+	}
+	commandsByKey = &table{
+		name: `"commands"`, columns: commandColumns, types: commandTypes, by: `"key"`,
+		fresh: func() (any, *string, []any) {
+			r := &commandRow{}
+			dest := r.dest()
+			dest[slices.Index(commandColumns, `"key"`)] = &r.byKey
+			return r, &r.byKey, dest
+		},
+	}
+	commandTypes = strings.Fields("text text text text text text text text text bigint bigint text text bigint bytea bytea bytea bigint bigint text boolean")
+)

@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"database/sql"
 	"fmt"
 	"slices"
 
@@ -32,7 +31,7 @@ func (t *Tx) Count(ctx context.Context, def *kind.Definition, tenants []string) 
 func (t *Tx) count(ctx context.Context, def *kind.Definition, tenant string) (n int, err error) {
 	if t.store.dialect == Postgres {
 		name := fmt.Sprintf("writ count %s %s", def.Plural, tenant)
-		err := t.query(ctx, "SELECT pg_advisory_xact_lock(hashtextextended(?, 0))", []any{name}, func(rows *sql.Rows) error {
+		err := t.query(ctx, "SELECT pg_advisory_xact_lock(hashtextextended(?, 0))", []any{name}, func(rows resultSet) error {
 			return each(rows, func() error { return nil })
 		})
 		if err != nil {
@@ -41,7 +40,7 @@ func (t *Tx) count(ctx context.Context, def *kind.Definition, tenant string) (n 
 	}
 	table := t.store.table(def)
 	where, args := table.within(def, tenant)
-	err = t.query(ctx, "SELECT COUNT(*) FROM "+table.name+" WHERE "+where, args, func(rows *sql.Rows) error {
+	err = t.query(ctx, "SELECT COUNT(*) FROM "+table.name+" WHERE "+where, args, func(rows resultSet) error {
 		return each(rows, func() error { return rows.Scan(&n) })
 	})
 	return n, err

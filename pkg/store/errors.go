@@ -21,7 +21,7 @@ import (
 const dependency = "database"
 
 var (
-	// ErrPositionMoved says that another worker has moved a partition's
+	// ErrPositionMoved says that another worker has moved a shard's
 	// position: everything in this transaction has been, or will be, done there.
 	ErrPositionMoved = errors.New("the position has moved")
 	// ErrCommandKnown says that a command to be added is there already.

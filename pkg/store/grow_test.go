@@ -60,7 +60,7 @@ func grow(t testing.TB, s *Store, def *kind.Definition, n int) {
 	rows, err := conn.QueryContext(ctx, list, table)
 	ok(t, err)
 	var indexes []string // in the order that they were made in: SQLite prefers the later of two that it thinks alike
-	ok(t, each(rows, func() error {
+	ok(t, each(sqlResult{rows}, func() error {
 		var name, text string
 		err := rows.Scan(&name, &text)
 		before, indexes = append(before, "DROP INDEX "+name), append(indexes, text)

@@ -16,7 +16,7 @@ var indexes = sync.OnceValue(func() map[string][][]string {
 	if err != nil {
 		panic(err) // the pattern is wrong
 	}
-	out := map[string][][]string{}
+	made := map[string][2]string{} // by the index's name: the table, and the columns
 	for _, name := range names {
 		text, err := fs.ReadFile(migrations, name)
 		if err != nil {
@@ -24,13 +24,23 @@ var indexes = sync.OnceValue(func() map[string][][]string {
 		}
 		up, _, _ := strings.Cut(string(text), "-- +goose Down")
 		for _, m := range plainIndex.FindAllStringSubmatch(up, -1) {
-			out[m[1]] = append(out[m[1]], strings.Split(m[2], ", "))
+			made[m[1]] = [2]string{m[2], m[3]}
 		}
+		for _, m := range droppedIndex.FindAllStringSubmatch(up, -1) {
+			delete(made, m[1])
+		}
+	}
+	out := map[string][][]string{}
+	for _, index := range made {
+		out[index[0]] = append(out[index[0]], strings.Split(index[1], ", "))
 	}
 	return out
 })
 
-var plainIndex = regexp.MustCompile(`(?m)^CREATE (?:UNIQUE )?INDEX \w+ ON (\w+) \((\w+(?:, \w+)*)\);$`)
+var (
+	plainIndex   = regexp.MustCompile(`(?m)^CREATE (?:UNIQUE )?INDEX (\w+) ON (\w+) \((\w+(?:, \w+)*)\);$`)
+	droppedIndex = regexp.MustCompile(`(?m)^DROP INDEX (\w+);$`)
+)
 
 // ordered reports whether an index holds the rows of a tenant that have one
 // value in column, in the order of sort.

@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 )
@@ -22,8 +21,14 @@ type Lease struct {
 // Lease reads a lease as it stands.
 func (s *Store) Lease(ctx context.Context, name string) (Lease, error) {
 	l := Lease{Name: name}
-	found, err := s.one(ctx, "SELECT holder, epoch, beat FROM leases WHERE name = ?", name, func() []any {
-		return []any{&l.Holder, &l.Epoch, &l.Beat}
+	found := false
+	err := s.reading(ctx, func() error {
+		found = false
+		rows, err := s.query(ctx, s.prepared, "SELECT holder, epoch, beat FROM leases WHERE name = ?", name)
+		if err != nil {
+			return err
+		}
+		return each(rows, func() error { found = true; return rows.Scan(&l.Holder, &l.Epoch, &l.Beat) })
 	})
 	if err == nil && !found {
 		err = errors.New("there is no such lease")
@@ -71,7 +76,7 @@ func (t *Tx) Holds(ctx context.Context, l Lease) error {
 		query += " FOR UPDATE"
 	}
 	held := false
-	err := t.query(ctx, query, []any{l.Name}, func(rows *sql.Rows) error {
+	err := t.query(ctx, query, []any{l.Name}, func(rows resultSet) error {
 		return each(rows, func() error {
 			var epoch int64
 			if err := rows.Scan(&epoch); err != nil {

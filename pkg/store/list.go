@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"database/sql"
 	"fmt"
 	"maps"
 	"slices"
@@ -102,8 +101,8 @@ func (s *Store) List(ctx context.Context, def *kind.Definition, q Query) (Page, 
 
 // read reads one row more than the page has, to know whether there is a next
 // one. A row that several arms of the list select comes again right away.
-func (l *list) read(rows *sql.Rows) (items []kind.Row, err error) {
-	defer func() { _ = rows.Close() }() // Err tells what went wrong
+func (l *list) read(rows resultSet) (items []kind.Row, err error) {
+	defer rows.Close() // Err tells what went wrong
 	for len(items) <= l.limit && rows.Next() {
 		row := l.def.New()
 		if err := rows.Scan(l.def.Dest(row)...); err != nil {
@@ -235,32 +234,36 @@ func (l *list) search(d Dialect, def *kind.Definition, text string) error {
 	case !storable(text):
 		return fault.InvalidField("query.q", "no NUL characters, and UTF-8 only")
 	}
-	lower := lowerFor(d, text)
-	conditions := make([]string, len(def.Search))
+	// Most text is ASCII, and lower() is fast: it knows ASCII only, on both databases (on a "C" column). Text that is not,
+	// on either side, is compared folded, pattern and column by one function.
+	ascii := strings.IndexFunc(text, func(r rune) bool { return r > 127 }) < 0
 	pattern := "%" + likeEscaper.Replace(strings.ToLower(text)) + "%"
-	args := make([]any, len(def.Search))
-	for i, name := range def.Search {
-		conditions[i] = lower(quote(name)) + ` LIKE ? ESCAPE '\'`
-		args[i] = pattern
+	var conditions []string
+	var args []any
+	for _, name := range def.Search {
+		column := quote(name)
+		if ascii {
+			conditions = append(conditions, "lower("+column+`) LIKE ? ESCAPE '\'`)
+			args = append(args, pattern)
+		}
+		conditions = append(conditions, folded(d, column))
+		args = append(args, text)
 	}
 	l.and("("+strings.Join(conditions, " OR ")+")", args...)
 	return nil
 }
 
-// lowerFor gives the expression that turns a column into lower case. Both
-// databases' lower() knows ASCII only (on a "C" column), is fast, and enough for a
-// text in ASCII; for any other text it takes a function that knows Unicode.
-func lowerFor(d Dialect, text string) func(column string) string {
-	ascii := strings.IndexFunc(text, func(r rune) bool { return r > 127 }) < 0
-	return func(column string) string {
-		switch {
-		case ascii:
-			return "lower(" + column + ")"
-		case d == Postgres:
-			return "lower(" + column + ` COLLATE "und-x-icu")`
-		}
-		return foldFunction + "(" + column + ")"
+// folded is the condition that a column that is not ASCII alone holds a text, both in Unicode's compatibility composition
+// (NFKC) and without case: what is equal under full case folding is found, and Turkish dotless i by any i.
+func folded(d Dialect, column string) string {
+	if d == SQLite {
+		return "(length(CAST(" + column + " AS BLOB)) <> length(" + column + ") AND instr(" + foldFunction + "(" + column + "), " + foldFunction + "(?)) > 0)"
 	}
+	// ICU has no folding. Lower (of capital sharp s), upper and lower case is that, but for the sigma at a word's end.
+	fold := func(text string) string {
+		return `replace(lower(upper(lower(normalize(` + text + `, NFKC) COLLATE "und-x-icu"))), 'ς', 'σ')`
+	}
+	return "(octet_length(" + column + ") <> char_length(" + column + ") AND strpos(" + fold(column) + ", " + fold("CAST(? AS text)") + ") > 0)"
 }
 
 // after adds where the page starts. The comparison of rows is one both

@@ -167,7 +167,7 @@ func (m *meter) sqlite(l *list, maxBlocks int) (problems []string) {
 	m.t.Helper()
 	rows, err := m.conn.QueryContext(m.t.Context(), "EXPLAIN QUERY PLAN "+l.sql, l.args...)
 	ok(m.t, err)
-	ok(m.t, each(rows, func() error {
+	ok(m.t, each(sqlResult{rows}, func() error {
 		var id, parent, unused int
 		var text string
 		err := rows.Scan(&id, &parent, &unused, &text)
@@ -208,7 +208,7 @@ func (m *meter) read(l *list) {
 	m.t.Helper()
 	rows, err := m.conn.QueryContext(m.t.Context(), l.sql, l.args...)
 	ok(m.t, err)
-	_, err = l.read(rows)
+	_, err = l.read(sqlResult{rows})
 	ok(m.t, err)
 }
 

@@ -115,6 +115,7 @@ func TestACommitThatMayHaveHappenedIsSaidToBeUnknown(t *testing.T) {
 		ok(t, err)
 		t.Cleanup(func() { ok(t, s.Close()) })
 		ok(t, s.Migrate(t.Context()))
+		ok(t, s.MakeShards(t.Context(), 1))
 		row, calls := newContact(1), 0
 		armed.Store(true)
 		err = s.Update(t.Context(), func(ctx context.Context, tx *Tx) error { calls++; return batch(ctx, tx, 0, 0, 1, row) })

@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"database/sql"
 	"fmt"
 	"strings"
 	"time"
@@ -23,16 +22,20 @@ type Queued struct {
 	Attempts int
 }
 
+// queue is the table of queued commands, for the statement over many rows.
+var queue = &table{
+	name: `"queue"`, columns: []string{`"seq"`, `"command_id"`, `"lane"`, `"attempts"`},
+	types: []string{"bigint", "text", "text", "bigint"},
+}
+
 // Enqueue adds commands to the queue, in the transaction that moves the
 // position past them.
 func (t *Tx) Enqueue(ctx context.Context, all []Queued) error {
-	for _, q := range all {
-		if _, err := t.exec(ctx, "INSERT INTO queue (seq, command_id, lane, attempts) VALUES (?, ?, ?, 0)",
-			[]any{int64(q.Sequence), q.CommandID, q.Lane}); err != nil {
-			return t.keep(ctx, "queue a command", err)
-		}
-	}
-	return t.err
+	return t.write(ctx, "queue commands", t.store.enqueue(all))
+}
+
+func (s *Store) enqueue(all []Queued) writes {
+	return newWrites(inserting(s, all, func(q Queued) []any { return []any{int64(q.Sequence), q.CommandID, q.Lane, int64(0)} }, queue.insertRows, queue, nil))
 }
 
 // Tried counts an attempt at a queued command, before it is made.
@@ -63,7 +66,7 @@ func (t *Tx) Requeue(ctx context.Context, q Queued) error {
 func (t *Tx) Attempted(ctx context.Context) (map[string]string, error) {
 	out := map[string]string{}
 	query := "SELECT q.lane, c.action FROM queue q JOIN commands c ON c.id = q.command_id WHERE q.attempts > 0"
-	err := t.query(ctx, query, nil, func(rows *sql.Rows) error {
+	err := t.query(ctx, query, nil, func(rows resultSet) error {
 		return each(rows, func() error {
 			var lane, action string
 			err := rows.Scan(&lane, &action)
@@ -76,8 +79,7 @@ func (t *Tx) Attempted(ctx context.Context) (map[string]string, error) {
 
 // PutCommand writes what became of a command that is known already.
 func (t *Tx) PutCommand(ctx context.Context, c Command) error {
-	err := put(ctx, t, commands, []Command{c}, func(c Command) []any { return c.values() })
-	return t.keep(ctx, "save a command", err)
+	return t.write(ctx, "save a command", newWrites(inserting(t.store, []Command{c}, commandValues, commands.putRows, commands, nil)))
 }
 
 const queueColumns = "SELECT q.seq, q.command_id, q.lane, q.attempts FROM queue q "
@@ -193,26 +195,33 @@ func (s *Store) Tried(ctx context.Context, after time.Time, afterID string, unti
 	return all, nil
 }
 
+// departed is the table of users that were deleted.
+var departed = &table{name: `"departed"`, columns: []string{`"id"`}}
+
 // Departed reads which of the users were deleted.
 func (t *Tx) Departed(ctx context.Context, ids []string) (map[string]bool, error) {
 	out := map[string]bool{}
-	err := t.byID(ids, func(n int, args []any) error {
-		return t.query(ctx, "SELECT id FROM departed WHERE id IN ("+marks(n)+")", args, func(rows *sql.Rows) error {
-			return each(rows, func() error {
-				var id string
-				err := rows.Scan(&id)
-				out[id] = true
-				return err
-			})
+	return out, t.run(ctx, "load who was deleted", t.store.departed(ids, out))
+}
+
+func (s *Store) departed(ids []string, into map[string]bool) []operation {
+	return s.byID(departed.selectRows, ids, func(rows resultSet) error {
+		return each(rows, func() error {
+			var id string
+			err := rows.Scan(&id)
+			into[id] = true
+			return err
 		})
 	})
-	return out, t.keep(ctx, "load who was deleted", err)
 }
 
 // Depart notes that a user was deleted, for good.
 func (t *Tx) Depart(ctx context.Context, id string, at time.Time) error {
-	_, err := t.exec(ctx, "INSERT INTO departed (id, at) VALUES (?, ?) ON CONFLICT (id) DO NOTHING", []any{id, kind.ToMicros(at)})
-	return t.keep(ctx, "note who was deleted", err)
+	return t.run(ctx, "note who was deleted", []operation{t.store.depart(id, at)})
+}
+
+func (s *Store) depart(id string, at time.Time) operation {
+	return operation{query: s.rebind("INSERT INTO departed (id, at) VALUES (?, ?) ON CONFLICT (id) DO NOTHING"), args: []any{id, kind.ToMicros(at)}}
 }
 
 const mayBeAdmins = `SELECT id FROM users WHERE tenants LIKE '%"admin"%' ORDER BY id`
@@ -220,7 +229,7 @@ const mayBeAdmins = `SELECT id FROM users WHERE tenants LIKE '%"admin"%' ORDER B
 // MayBeAdmins reads the ids of the users in whose memberships the word admin
 // stands; who is one, and where, is for the caller to see.
 func (t *Tx) MayBeAdmins(ctx context.Context) (ids []string, err error) {
-	err = t.query(ctx, mayBeAdmins, nil, func(rows *sql.Rows) error { return scanIDs(rows, &ids) })
+	err = t.query(ctx, mayBeAdmins, nil, func(rows resultSet) error { return scanIDs(rows, &ids) })
 	return ids, t.keep(ctx, "look for admins", err)
 }
 
@@ -240,7 +249,7 @@ func (s *Store) MayBeAdmins(ctx context.Context) (ids []string, err error) {
 	return ids, nil
 }
 
-func scanIDs(rows *sql.Rows, into *[]string) error {
+func scanIDs(rows resultSet, into *[]string) error {
 	return each(rows, func() error {
 		var id string
 		err := rows.Scan(&id)

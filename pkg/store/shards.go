@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"database/sql"
 )
 
 // MakeShards adds the positions of the shards that have none: their commands are
@@ -37,15 +36,16 @@ func (s *Store) ResetShards(ctx context.Context, shards int, begin uint64) error
 // CommandsByKey reads the commands that have these idempotency keys, by key.
 func (t *Tx) CommandsByKey(ctx context.Context, keys []string) (map[string]Command, error) {
 	out := make(map[string]Command, len(keys))
-	err := t.byID(keys, func(n int, args []any) error {
-		return t.query(ctx, commands.selectBy(`"key"`, n), args, func(rows *sql.Rows) error {
-			return each(rows, func() error {
-				var r commandRow
-				err := rows.Scan(r.dest()...)
-				out[*r.key] = r.command()
-				return err
-			})
+	return out, t.run(ctx, "load commands by key", t.store.commandsByKey(keys, out))
+}
+
+func (s *Store) commandsByKey(keys []string, into map[string]Command) []operation {
+	return s.byID(commandsByKey.selectRows, keys, func(rows resultSet) error {
+		return each(rows, func() error {
+			row, key, dest := commandsByKey.fresh()
+			err := rows.Scan(dest...)
+			into[*key] = row.(*commandRow).command()
+			return err
 		})
 	})
-	return out, t.keep(ctx, "load commands by key", err)
 }

@@ -11,6 +11,9 @@ import (
 	"strings"
 	"sync"
 
+	"golang.org/x/text/cases"
+	"golang.org/x/text/unicode/norm"
+
 	"modernc.org/sqlite"
 )
 
@@ -18,8 +21,7 @@ import (
 // has a page cache of its own (2 MiB) and compiled statements of its own.
 const readConns = 8
 
-// foldFunction is the name under which SQLite knows strings.ToLower: its own
-// lower() knows ASCII only.
+// foldFunction is the name under which SQLite knows [fold].
 const foldFunction = "writ_fold"
 
 // sqliteDriver is a private driver, so that the function reaches our
@@ -29,12 +31,18 @@ var sqliteDriver = sync.OnceValues(func() (*sqlite.Driver, error) {
 	err := d.RegisterDeterministicScalarFunction(foldFunction, 1,
 		func(_ *sqlite.FunctionContext, args []driver.Value) (driver.Value, error) {
 			if text, ok := args[0].(string); ok {
-				return strings.ToLower(text), nil
+				return fold(text), nil
 			}
 			return args[0], nil
 		})
 	return d, err
 })
+
+// fold makes texts equal that Unicode's full case folding and compatibility composition (NFKC) make equal, and those with
+// the Turkish dotless i; PostgreSQL does the same in SQL ([folded]).
+func fold(text string) string {
+	return strings.ReplaceAll(cases.Fold().String(norm.NFKC.String(text)), "ı", "i")
+}
 
 // connector opens connections of one driver to one DSN.
 type connector struct {
@@ -103,6 +111,8 @@ func openSQLite(ctx context.Context, path string) (*Store, error) {
 	s.prepared = newStatements(s.readers, 64)
 	s.preparedLists = newStatements(s.readers, 256)
 	s.preparedWrites = newStatements(s.writer, 256)
+	s.finds.run = s.findAll
+	s.db = &sqliteDB{writer: s.writer, readers: s.readers, reads: s.prepared, writes: s.preparedWrites}
 	// Sets WAL mode, which is kept in the file, before the first reader comes.
 	if err := retry(ctx, readAttempts, func() error { return s.failed(ctx, s.writer.PingContext(ctx)) }); err != nil {
 		return nil, fmt.Errorf("open %s: %w", path, joinClose(err, s))

@@ -80,19 +80,19 @@ func (c *statements) prepareWanted(ctx context.Context) error {
 	return nil
 }
 
-// query runs a read outside a transaction, prepared if there is room in c.
-func (s *Store) query(ctx context.Context, c *statements, query string, args ...any) (*sql.Rows, error) {
+// query runs a read outside a transaction, on SQLite prepared if there is room in c.
+func (s *Store) query(ctx context.Context, c *statements, query string, args ...any) (resultSet, error) {
 	if c == nil {
-		return s.readers.QueryContext(ctx, s.rebind(query), args...)
+		return s.db.query(ctx, s.rebind(query), args)
 	}
 	stmt, err := c.prepare(ctx, query)
 	if err != nil {
 		return nil, err
 	}
 	if stmt == nil {
-		return s.readers.QueryContext(ctx, query, args...)
+		return s.db.query(ctx, query, args)
 	}
-	return stmt.QueryContext(ctx, args...)
+	return newSQLResult(stmt.QueryContext(ctx, args...))
 }
 
 // planned makes PostgreSQL plan the query for these very arguments each time

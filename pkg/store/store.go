@@ -1,5 +1,5 @@
 // Package store keeps writ's state in SQL: the rows of every kind, what became
-// of each command, and how far each partition of the ledger has been applied.
+// of each command, and how far each shard of the ledger has been applied.
 // SQLite (modernc.org/sqlite, WAL) is the embedded default, PostgreSQL serves
 // production; both run the same queries and the same conformance suite.
 //
@@ -47,7 +47,11 @@ const (
 // Store is a database, safe for concurrent use.
 type Store struct {
 	dialect Dialect
-	writer  *sql.DB // SQLite: one connection; PostgreSQL: the same pool as readers
+	db      database
+	finds   shared[*wanted]
+	// The connections as database/sql knows them, for migrations and what is rare.
+	// SQLite: writer is one connection; PostgreSQL: the same pool as readers.
+	writer  *sql.DB
 	readers *sql.DB
 	// room holds one for each read that is under way, so that none waits for a
 	// connection without its context; nil on PostgreSQL.
@@ -99,6 +103,7 @@ func (s *Store) Close() error {
 	if s.writer != s.readers {
 		err = errors.Join(err, s.writer.Close())
 	}
+	s.db.close()
 	return err
 }
 
@@ -108,8 +113,10 @@ func (s *Store) Ping(ctx context.Context) error {
 	if s.dialect == SQLite {
 		table = "sqlite_schema" // a bare SELECT 1 would not touch the file
 	}
-	var n int
-	err := s.readers.QueryRowContext(ctx, "SELECT count(*) FROM (SELECT 1 FROM "+table+" LIMIT 1) AS t").Scan(&n)
+	rows, err := s.db.query(ctx, "SELECT count(*) FROM (SELECT 1 FROM "+table+" LIMIT 1) AS t", nil)
+	if err == nil {
+		err = each(rows, func() error { return nil })
+	}
 	if err != nil && ctx.Err() == nil {
 		return fault.Unreachable(dependency, err)
 	}

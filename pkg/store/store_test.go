@@ -57,10 +57,16 @@ func opened(t testing.TB, url string) *Store {
 	return s
 }
 
+// shards is over how many shards the tests spread positions.
+const shards = 16
+
 func migrated(t testing.TB, url string) *Store {
 	t.Helper()
 	s := opened(t, url)
 	ok(t, s.Migrate(t.Context()))
+	if err := s.MakeShards(t.Context(), shards); err != nil {
+		t.Fatal(err)
+	}
 	return s
 }
 
@@ -157,11 +163,6 @@ func TestConcurrentMigrationsBothSucceed(t *testing.T) {
 				ok(t, s.Migrate(t.Context())) // again: nothing to do
 				ok(t, s.Ping(t.Context()))
 			}
-			positions, err := stores[0].Positions(t.Context())
-			ok(t, err)
-			if len(positions) != events.Partitions {
-				t.Errorf("%d positions", len(positions))
-			}
 		})
 	}
 }
@@ -186,7 +187,7 @@ func TestEveryKindHasItsTable(t *testing.T) {
 			rows, err := s.readers.QueryContext(t.Context(), query, def.Plural)
 			ok(t, err)
 			have := map[string]string{}
-			ok(t, each(rows, func() error {
+			ok(t, each(sqlResult{rows}, func() error {
 				var name, typ, collation string
 				var notNull bool
 				err := rows.Scan(&name, &typ, &notNull, &collation)
@@ -313,4 +314,45 @@ func TestRebind(t *testing.T) {
 	if have := numbered(in); have != want {
 		t.Errorf("have %s", have)
 	}
+}
+
+// TestShardsAreMadeOnceAndResetTogether: a start must not move a position back,
+// and another number of shards begins where the ledger was.
+func TestShardsAreMadeOnceAndResetTogether(t *testing.T) {
+	onBoth(t, func(t *testing.T, s *Store) {
+		ok(t, s.Update(t.Context(), func(ctx context.Context, tx *Tx) error { return tx.Move(ctx, 1, 0, 700) }))
+		ok(t, s.MakeShards(t.Context(), shards))
+		positions, err := s.Positions(t.Context())
+		ok(t, err)
+		if len(positions) != shards || positions[1] != 700 {
+			t.Errorf("made again there are %d positions, that of shard 1 is %d; want %d and 700", len(positions), positions[1], shards)
+		}
+		ok(t, s.ResetShards(t.Context(), 3, 900))
+		if positions, err = s.Positions(t.Context()); err != nil || len(positions) != 3 || positions[0] != 900 || positions[2] != 900 {
+			t.Errorf("positions after a reset to 3 shards at 900: %v, %v", positions, err)
+		}
+	})
+}
+
+// TestAKeyStandsForOneCommand: of two commands under one idempotency key the
+// database takes the first.
+func TestAKeyStandsForOneCommand(t *testing.T) {
+	onBoth(t, func(t *testing.T, s *Store) {
+		one := Command{ID: "one", Key: "key", Status: events.StatusApplied, IssuedAt: at(1), At: at(1)}
+		two := one
+		two.ID = "two"
+		add := func(c ...Command) error {
+			return s.Update(t.Context(), func(ctx context.Context, tx *Tx) error { return tx.AddCommands(ctx, c) })
+		}
+		ok(t, add(one, Command{ID: "a", Status: events.StatusApplied}, Command{ID: "b", Status: events.StatusApplied})) // those without a key are many
+		if err := add(two); !errors.Is(err, ErrCommandKnown) {
+			t.Errorf("a second command under one key: %v, want %v", err, ErrCommandKnown)
+		}
+		if c, err := s.CommandByKey(t.Context(), "key"); err != nil || c.ID != "one" || c.Key != "key" {
+			t.Errorf("the key stands for %q (key %q), %v; want one", c.ID, c.Key, err)
+		}
+		if _, err := s.CommandByKey(t.Context(), "other"); !fault.Is(err, fault.NotFound) {
+			t.Errorf("a key that nobody used: %v, want not found", err)
+		}
+	})
 }

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"math"
@@ -43,14 +44,21 @@ const longText = 1000
 // table is what the store works out once per kind.
 type table struct {
 	name    string   // quoted
-	columns []string // quoted, in Definition.Columns' order
+	columns []string // quoted, in Definition.Columns' order; "id" is among them
+	by      string   // the unique column, quoted, by which rows are found; "" for "id"
+	types   []string // PostgreSQL's, of the columns
 	fields  map[string]field
-	get     string
+	members *table // which tenants a row is in, for rows that may be in several
+
+	// fresh makes a new row, says where its id will be, and what Scan fills.
+	fresh func() (row any, id *string, dest []any)
 
 	shapes sync.Map // shape → SQL
 }
 
-// shape is one of the few sizes in which a statement over n rows exists.
+// shape is one of the few sizes in which a statement over n rows exists. The one
+// for 0 is PostgreSQL's: it takes an array of any length for each parameter, so
+// that there is one statement, planned once.
 type shape struct {
 	verb string
 	n    int
@@ -73,12 +81,22 @@ func newTable(def *kind.Definition) *table {
 	}
 	t := &table{name: quote(def.Plural), fields: map[string]field{}}
 	for i, c := range def.Columns {
+		f := newField(c.Name, i, byName[c.Name])
 		t.columns = append(t.columns, quote(c.Name))
-		t.fields[c.Name] = newField(c.Name, i, byName[c.Name])
+		t.types = append(t.types, postgresTypes[f.class])
+		t.fields[c.Name] = f
 	}
-	t.get = "SELECT " + t.list() + " FROM " + t.name + ` WHERE "id" = ?`
+	t.fresh = func() (any, *string, []any) {
+		row := def.New()
+		return row, &row.ID, def.Dest(row)
+	}
+	if def.Shared() {
+		t.members = &table{name: quote(def.Plural + "_tenants"), columns: []string{`"tenant"`, `"id"`}, types: []string{"text", "text"}}
+	}
 	return t
 }
+
+var postgresTypes = map[class]string{text: "text", integer: "bigint", float: "double precision", boolean: "boolean", instant: "bigint", document: "text"}
 
 func newField(name string, index int, sf reflect.StructField) field {
 	f := field{name: name, index: index}
@@ -120,57 +138,53 @@ func (t *table) sql(verb string, n int, make func() string) string {
 
 func (t *table) selectRows(n int) string {
 	return t.sql("select", n, func() string {
-		return "SELECT " + t.list() + " FROM " + t.name + ` WHERE "id" IN (` + marks(n) + ")"
-	})
-}
-
-// selectBy is selectRows by another column that is unique.
-func (t *table) selectBy(column string, n int) string {
-	return t.sql("select by "+column, n, func() string {
-		return "SELECT " + t.list() + " FROM " + t.name + " WHERE " + column + " IN (" + marks(n) + ")"
+		return "SELECT " + t.list() + " FROM " + t.name + " WHERE " + cmp.Or(t.by, `"id"`) + " " + in(n)
 	})
 }
 
 func (t *table) deleteRows(n int) string {
-	return t.sql("delete", n, func() string {
-		return "DELETE FROM " + t.name + ` WHERE "id" IN (` + marks(n) + ")"
-	})
-}
-
-func (t *table) putRows(n int) string {
-	return t.sql("put", n, func() string { return upsert(t.name, t.columns, n) })
-}
-
-// addRows is an INSERT of n rows that leaves out those of which the "id", or
-// anything else that is unique, exists.
-func (t *table) addRows(n int) string {
-	return t.sql("add", n, func() string {
-		row := "(" + marks(len(t.columns)) + ")"
-		return "INSERT INTO " + t.name + " (" + strings.Join(t.columns, ", ") + ") VALUES " + row + strings.Repeat(", "+row, n-1) +
-			` ON CONFLICT DO NOTHING`
-	})
+	return t.sql("delete", n, func() string { return "DELETE FROM " + t.name + ` WHERE "id" ` + in(n) })
 }
 
 // insertRows is an INSERT of n rows that are not there.
 func (t *table) insertRows(n int) string {
 	return t.sql("insert", n, func() string {
-		row := "(" + marks(len(t.columns)) + ")"
-		return "INSERT INTO " + t.name + " (" + strings.Join(t.columns, ", ") + ") VALUES " + row + strings.Repeat(", "+row, n-1)
+		into := "INSERT INTO " + t.name + " (" + t.list() + ") "
+		if n > 0 {
+			row := "(" + marks(len(t.columns)) + ")"
+			return into + "VALUES " + row + strings.Repeat(", "+row, n-1)
+		}
+		arrays := make([]string, len(t.columns))
+		for i, typ := range t.types {
+			arrays[i] = "$" + strconv.Itoa(i+1) + "::" + typ + "[]"
+		}
+		return into + "SELECT * FROM unnest(" + strings.Join(arrays, ", ") + ")"
 	})
 }
 
-// upsert is an INSERT of n rows that replaces the ones whose "id" exists.
-func upsert(table string, columns []string, n int) string {
-	row := "(" + marks(len(columns)) + ")"
-	rows := row + strings.Repeat(", "+row, n-1)
-	var set []string
-	for _, c := range columns {
-		if c != `"id"` {
-			set = append(set, c+" = excluded."+c)
+// addRows is an INSERT of n rows that leaves the ones whose "id" exists alone.
+func (t *table) addRows(n int) string {
+	return t.sql("add", n, func() string { return t.insertRows(n) + " ON CONFLICT DO NOTHING" })
+}
+
+// putRows is an INSERT of n rows that replaces the ones whose "id" exists.
+func (t *table) putRows(n int) string {
+	return t.sql("put", n, func() string {
+		var set []string
+		for _, c := range t.columns {
+			if c != `"id"` {
+				set = append(set, c+" = excluded."+c)
+			}
 		}
+		return t.insertRows(n) + ` ON CONFLICT ("id") DO UPDATE SET ` + strings.Join(set, ", ")
+	})
+}
+
+func in(n int) string {
+	if n == 0 {
+		return "= ANY($1)"
 	}
-	return "INSERT INTO " + table + " (" + strings.Join(columns, ", ") + ") VALUES " + rows +
-		` ON CONFLICT ("id") DO UPDATE SET ` + strings.Join(set, ", ")
+	return "IN (" + marks(n) + ")"
 }
 
 // argument turns a filter's value into what the column is compared with. Go's
@@ -218,7 +232,7 @@ func (f field) argument(v any) (any, error) {
 	return nil, fmt.Errorf("does not fit the field")
 }
 
-// maxRows is how many rows one statement takes. With SQLite's 32,766
+// maxRows is how many rows one statement takes on SQLite. With SQLite's 32,766
 // parameters (https://sqlite.org/limits.html) that leaves room for 127 columns.
 const maxRows = 256
 

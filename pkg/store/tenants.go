@@ -1,7 +1,6 @@
 package store
 
 import (
-	"context"
 	"slices"
 
 	"github.com/writ-project/writ/pkg/kind"
@@ -16,7 +15,7 @@ func (t *table) within(def *kind.Definition, tenant string) (string, []any) {
 	case def.AllIn(tenant):
 		return "TRUE", nil
 	case def.Shared():
-		return `"id" IN (SELECT "id" FROM ` + membersOf(def).name + ` WHERE "tenant" = ?)`, []any{tenant}
+		return `"id" IN (SELECT "id" FROM ` + t.members.name + ` WHERE "tenant" = ?)`, []any{tenant}
 	}
 	return `"tenant" = ?`, []any{tenant}
 }
@@ -24,14 +23,9 @@ func (t *table) within(def *kind.Definition, tenant string) (string, []any) {
 // pair is a row of the table that says which tenants a row is in.
 type pair struct{ tenant, id string }
 
-// membersOf is that table.
-func membersOf(def *kind.Definition) *table {
-	return &table{name: quote(def.Plural + "_tenants"), columns: []string{`"tenant"`, `"id"`}}
-}
-
 // putTenants replaces what the table says of the rows.
-func (t *Tx) putTenants(ctx context.Context, def *kind.Definition, rows []kind.Row) error {
-	members := membersOf(def)
+func (s *Store) putTenants(def *kind.Definition, rows []kind.Row) ([]operation, error) {
+	members := s.table(def).members
 	var pairs []pair
 	ids := make([]string, len(rows))
 	for i, r := range rows {
@@ -41,15 +35,6 @@ func (t *Tx) putTenants(ctx context.Context, def *kind.Definition, rows []kind.R
 		}
 	}
 	slices.Sort(ids)
-	err := t.byID(ids, func(n int, args []any) error {
-		_, err := t.exec(ctx, members.deleteRows(n), args)
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	return inChunks(pairs, func(p pair) []any { return []any{p.tenant, p.id} }, func(n int, args []any) error {
-		_, err := t.exec(ctx, members.insertRows(n), args)
-		return err
-	})
+	inserts, err := inserting(s, pairs, func(p pair) []any { return []any{p.tenant, p.id} }, members.insertRows, members, nil)
+	return append(s.byID(members.deleteRows, ids, nil), inserts...), err
 }

@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"database/sql"
 	"fmt"
 	"slices"
 	"strings"
@@ -13,40 +12,49 @@ import (
 // Tx is a transaction of Update, for one goroutine. Its methods work on many
 // rows at a time. After one has failed, every later call gives the same error
 // and the transaction cannot be committed.
+//
+// On PostgreSQL each call is one round trip; Load and Write do at once what the
+// others do one by one.
 type Tx struct {
 	store *Store
-	tx    *sql.Tx
+	tx    transaction
 	err   error
 }
 
-// Move is one step of a partition's position.
+// Move is one step of a shard's position.
 type Move struct {
 	Part     int
-	From, To uint64 // ledger sequences
+	From, To uint64 // addresses on the ledger (events.Address)
 }
 
-// Positions reads the positions of the partitions. On PostgreSQL their rows are
+// Positions reads the positions of the shards. On PostgreSQL their rows are
 // locked until the end, in one order, so that a second worker waits; on SQLite
 // the whole transaction already excludes it.
 func (t *Tx) Positions(ctx context.Context, parts []int) (map[int]uint64, error) {
 	out := make(map[int]uint64, len(parts))
+	return out, t.run(ctx, "load positions", t.store.positions(parts, out))
+}
+
+func (s *Store) positions(parts []int, into map[int]uint64) []operation {
 	if len(parts) == 0 {
-		return out, t.err
+		return nil
 	}
 	sorted := slices.Compact(slices.Sorted(slices.Values(parts)))
-	query := "SELECT part, seq FROM positions WHERE part IN (" + marks(len(sorted)) + ") ORDER BY part"
-	if t.store.dialect == Postgres {
-		query += " FOR UPDATE"
+	st := operation{query: "SELECT part, seq FROM positions WHERE part = ANY($1) ORDER BY part FOR UPDATE", args: []any{sorted}}
+	if s.dialect == SQLite {
+		st.query, st.args = "SELECT part, seq FROM positions WHERE part IN ("+marks(len(sorted))+") ORDER BY part", make([]any, len(sorted))
+		for i, p := range sorted {
+			st.args[i] = p
+		}
 	}
-	args := make([]any, len(sorted))
-	for i, p := range sorted {
-		args[i] = p
+	st.read = func(rows resultSet) error {
+		err := scanPositions(rows, into)
+		if err == nil && len(into) != len(sorted) {
+			err = fmt.Errorf("shards %v: %d have a position", sorted, len(into))
+		}
+		return err
 	}
-	err := t.query(ctx, query, args, func(rows *sql.Rows) error { return scanPositions(rows, out) })
-	if err == nil && len(out) != len(sorted) {
-		err = fmt.Errorf("partitions %v: %d have a position", sorted, len(out))
-	}
-	return out, t.keep(ctx, "load positions", err)
+	return []operation{st}
 }
 
 // Move moves one position; ErrPositionMoved if it is not at from any more.
@@ -54,138 +62,138 @@ func (t *Tx) Move(ctx context.Context, part int, from, to uint64) error {
 	return t.MoveAll(ctx, []Move{{part, from, to}})
 }
 
-// MoveAll moves the positions of different partitions in one statement;
+// MoveAll moves the positions of different shards in one statement;
 // ErrPositionMoved if one of them is not at its From any more.
 func (t *Tx) MoveAll(ctx context.Context, moves []Move) error {
+	return t.run(ctx, "move positions", t.store.moveAll(moves))
+}
+
+func (s *Store) moveAll(moves []Move) []operation {
 	if len(moves) == 0 {
-		return t.err
+		return nil
 	}
+	st := operation{wrote: func(n int64) error {
+		if n != int64(len(moves)) {
+			return fmt.Errorf("%w: %d of %d are where they were", ErrPositionMoved, n, len(moves))
+		}
+		return nil
+	}}
+	if s.dialect == SQLite {
+		st.query, st.args = moveSQLite(moves)
+		return []operation{st}
+	}
+	parts, from, to := make([]int, len(moves)), make([]int64, len(moves)), make([]int64, len(moves))
+	for i, m := range moves {
+		parts[i], from[i], to[i] = m.Part, int64(m.From), int64(m.To)
+	}
+	st.query = "UPDATE positions SET seq = m.dest FROM unnest($1::integer[], $2::bigint[], $3::bigint[]) AS m (part, was, dest)" +
+		" WHERE positions.part = m.part AND positions.seq = m.was"
+	st.args = []any{parts, from, to}
+	return []operation{st}
+}
+
+func moveSQLite(moves []Move) (string, []any) {
 	var cases, at strings.Builder
 	var to, from []any
 	for i, m := range moves {
 		if i > 0 {
 			at.WriteString(" OR ")
 		}
-		cases.WriteString(" WHEN ? THEN CAST(? AS BIGINT)")
+		cases.WriteString(" WHEN ? THEN ?")
 		at.WriteString("(part = ? AND seq = ?)")
 		to = append(to, m.Part, int64(m.To))
 		from = append(from, m.Part, int64(m.From))
 	}
-	query := "UPDATE positions SET seq = CASE part" + cases.String() + " END WHERE " + at.String()
-	n, err := t.exec(ctx, query, append(to, from...))
-	if err == nil && n != int64(len(moves)) {
-		err = fmt.Errorf("%w: %d of %d are where they were", ErrPositionMoved, n, len(moves))
-	}
-	return t.keep(ctx, "move positions", err)
+	return "UPDATE positions SET seq = CASE part" + cases.String() + " END WHERE " + at.String(), append(to, from...)
 }
 
 // Rows reads the resources that exist, by id.
 func (t *Tx) Rows(ctx context.Context, def *kind.Definition, ids []string) (map[string]kind.Row, error) {
 	out := make(map[string]kind.Row, len(ids))
-	err := t.byID(ids, func(n int, args []any) error {
-		return t.query(ctx, t.store.table(def).selectRows(n), args, func(rows *sql.Rows) error {
-			return each(rows, func() error {
-				row := def.New()
-				err := rows.Scan(def.Dest(row)...)
-				out[row.ID] = row
-				return err
-			})
+	return out, t.run(ctx, "load "+def.Plural, t.store.rows(def, ids, out))
+}
+
+func (s *Store) rows(def *kind.Definition, ids []string, into map[string]kind.Row) []operation {
+	table := s.table(def)
+	return s.byID(table.selectRows, ids, func(rows resultSet) error {
+		return each(rows, func() error {
+			row, id, dest := table.fresh()
+			err := rows.Scan(dest...)
+			into[*id] = row.(kind.Row)
+			return err
 		})
 	})
-	return out, t.keep(ctx, "load "+def.Plural, err)
 }
 
 // PutRows writes resources, new or not. Of two with one id the later counts.
 func (t *Tx) PutRows(ctx context.Context, def *kind.Definition, rows []kind.Row) error {
+	return t.write(ctx, "save "+def.Plural, t.store.putRows(def, rows))
+}
+
+func (s *Store) putRows(def *kind.Definition, rows []kind.Row) writes {
 	rows = latest(rows, func(r kind.Row) string { return r.ID })
-	err := put(ctx, t, t.store.table(def), rows, def.Values)
-	if err == nil && def.Shared() {
-		err = t.putTenants(ctx, def, rows)
+	table := s.table(def)
+	w := newWrites(inserting(s, rows, def.Values, table.putRows, table, nil))
+	if def.Shared() {
+		w = w.and(newWrites(s.putTenants(def, rows)))
 	}
-	return t.keep(ctx, "save "+def.Plural, err)
+	return w
 }
 
 // DeleteRows deletes the resources that exist.
 func (t *Tx) DeleteRows(ctx context.Context, def *kind.Definition, ids []string) error {
-	err := t.byID(ids, func(n int, args []any) error {
-		_, err := t.exec(ctx, t.store.table(def).deleteRows(n), args)
-		if err == nil && def.Shared() {
-			_, err = t.exec(ctx, membersOf(def).deleteRows(n), args)
-		}
-		return err
-	})
-	return t.keep(ctx, "delete "+def.Plural, err)
+	return t.run(ctx, "delete "+def.Plural, t.store.deleteRows(def, ids))
+}
+
+func (s *Store) deleteRows(def *kind.Definition, ids []string) []operation {
+	table := s.table(def)
+	ops := s.byID(table.deleteRows, ids, nil)
+	if def.Shared() {
+		ops = append(ops, s.byID(table.members.deleteRows, ids, nil)...)
+	}
+	return ops
 }
 
 // Commands reads the commands that have been seen, by id.
 func (t *Tx) Commands(ctx context.Context, ids []string) (map[string]Command, error) {
 	out := make(map[string]Command, len(ids))
-	err := t.byID(ids, func(n int, args []any) error {
-		return t.query(ctx, commands.selectRows(n), args, func(rows *sql.Rows) error {
-			return each(rows, func() error {
-				var r commandRow
-				err := rows.Scan(r.dest()...)
-				out[r.ID] = r.command()
-				return err
-			})
+	return out, t.run(ctx, "load commands", t.store.commands(ids, out))
+}
+
+func (s *Store) commands(ids []string, into map[string]Command) []operation {
+	return s.byID(commands.selectRows, ids, func(rows resultSet) error {
+		return each(rows, func() error {
+			var r commandRow
+			err := rows.Scan(r.dest()...)
+			into[r.ID] = r.command()
+			return err
 		})
 	})
-	return out, t.keep(ctx, "load commands", err)
 }
 
 // AddCommands writes commands that are new. ErrCommandKnown says that one of
-// them was written meanwhile, by a worker that holds another partition: two
+// them was written meanwhile, by a worker that holds another shard: two
 // commands of one id need not be in the same one.
 func (t *Tx) AddCommands(ctx context.Context, all []Command) error {
-	added := int64(0)
-	err := inChunks(all, func(c Command) []any { return c.values() }, func(n int, args []any) error {
-		affected, err := t.exec(ctx, commands.addRows(n), args)
-		added += affected
-		return err
-	})
-	if err == nil && added != int64(len(all)) {
-		err = ErrCommandKnown
-	}
-	return t.keep(ctx, "save commands", err)
+	return t.write(ctx, "save commands", t.store.addCommands(all))
 }
 
-// put writes items in few statements of few sizes.
-func put[T any](ctx context.Context, t *Tx, into *table, items []T, values func(T) []any) error {
-	return inChunks(items, values, func(n int, args []any) error {
-		_, err := t.exec(ctx, into.putRows(n), args)
-		return err
-	})
-}
-
-// inChunks calls write with the values of n items at a time.
-func inChunks[T any](items []T, values func(T) []any, write func(n int, args []any) error) error {
-	for _, size := range chunks(len(items)) {
-		var args []any
-		for _, item := range items[:size] {
-			args = append(args, values(item)...)
-		}
-		if !allStorable(args) {
-			return errText
-		}
-		if err := write(size, args); err != nil {
-			return err
-		}
-		items = items[size:]
-	}
-	return nil
-}
-
-// byID runs a statement over lists of ids.
-func (t *Tx) byID(ids []string, run func(n int, args []any) error) error {
-	ids = slices.DeleteFunc(slices.Clone(ids), func(id string) bool { return !storable(id) }) // no row has such an id
-	for chunk := range slices.Chunk(ids, maxRows) {
-		args := padded(chunk)
-		if err := run(len(args), t.store.planned(args)); err != nil {
-			return err
+func (s *Store) addCommands(all []Command) writes {
+	missing := int64(len(all))
+	wrote := func(n int64) error { missing -= n; return nil }
+	w := newWrites(inserting(s, all, commandValues, commands.addRows, commands, wrote))
+	if len(w.ops) > 0 {
+		w.ops[len(w.ops)-1].wrote = func(n int64) error {
+			if missing -= n; missing != 0 {
+				return ErrCommandKnown
+			}
+			return nil
 		}
 	}
-	return t.err
+	return w
 }
+
+func commandValues(c Command) []any { return c.values() }
 
 // keep classifies err, says what was being done, and remembers the first one.
 func (t *Tx) keep(ctx context.Context, doing string, err error) error {
@@ -195,50 +203,33 @@ func (t *Tx) keep(ctx context.Context, doing string, err error) error {
 	return t.err
 }
 
-func (t *Tx) query(ctx context.Context, query string, args []any, scan func(*sql.Rows) error) error {
+// run runs ops unless the transaction has failed, and remembers if it does.
+func (t *Tx) run(ctx context.Context, doing string, ops []operation) error {
+	if t.err != nil || len(ops) == 0 {
+		return t.err
+	}
+	return t.keep(ctx, doing, t.tx.run(ctx, ops))
+}
+
+// write is run for ops that may not be possible.
+func (t *Tx) write(ctx context.Context, doing string, w writes) error {
+	if w.err != nil {
+		return t.keep(ctx, doing, w.err)
+	}
+	return t.run(ctx, doing, w.ops)
+}
+
+func (t *Tx) query(ctx context.Context, query string, args []any, scan func(resultSet) error) error {
 	if t.err != nil {
 		return t.err
 	}
-	var rows *sql.Rows
-	var err error
-	if stmt := t.statement(ctx, query); stmt != nil {
-		rows, err = stmt.QueryContext(ctx, args...)
-	} else {
-		rows, err = t.tx.QueryContext(ctx, t.store.rebind(query), args...)
-	}
-	if err != nil {
-		return err
-	}
-	return scan(rows)
+	return t.tx.run(ctx, []operation{{query: t.store.rebind(query), args: args, read: scan}})
 }
 
 func (t *Tx) exec(ctx context.Context, query string, args []any) (affected int64, err error) {
 	if t.err != nil {
 		return 0, t.err
 	}
-	var result sql.Result
-	if stmt := t.statement(ctx, query); stmt != nil {
-		result, err = stmt.ExecContext(ctx, args...)
-	} else {
-		result, err = t.tx.ExecContext(ctx, t.store.rebind(query), args...)
-	}
-	if err != nil {
-		return 0, err
-	}
-	return result.RowsAffected()
-}
-
-// statement finds a prepared statement on SQLite; the next transaction will
-// have the ones that are missing.
-func (t *Tx) statement(ctx context.Context, query string) *sql.Stmt {
-	c := t.store.preparedWrites
-	if c == nil {
-		return nil
-	}
-	stmt := c.find(query)
-	if stmt == nil {
-		c.want(query)
-		return nil
-	}
-	return t.tx.StmtContext(ctx, stmt)
+	err = t.tx.run(ctx, []operation{{query: t.store.rebind(query), args: args, wrote: func(n int64) error { affected = n; return nil }}})
+	return affected, err
 }

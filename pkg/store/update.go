@@ -15,8 +15,7 @@ import (
 	"github.com/writ-project/writ/pkg/fault"
 )
 
-// endTimeout is how long a commit or a rollback may take. The caller's context
-// no longer counts by then: an interrupted commit would have an unknown result.
+// endTimeout is how long a commit or a rollback may take.
 const endTimeout = 10 * time.Second
 
 // Update runs fn in one transaction and commits it when fn returns nil; with
@@ -34,26 +33,18 @@ func (s *Store) Update(ctx context.Context, fn func(ctx context.Context, tx *Tx)
 }
 
 func (s *Store) transact(ctx context.Context, fn func(context.Context, *Tx) error) error {
-	if s.preparedWrites != nil {
-		if err := s.preparedWrites.prepareWanted(ctx); err != nil {
-			return fmt.Errorf("prepare: %w", s.failed(ctx, err))
-		}
-	}
-	// The transaction ends with ctx, but only until the end itself is under way.
-	held, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	defer cancel()
-	release := context.AfterFunc(ctx, cancel)
-	defer release()
-
-	stx, err := s.writer.BeginTx(held, nil)
+	begun, err := s.db.begin(ctx)
 	if err != nil {
 		return fmt.Errorf("begin: %w", s.failed(ctx, err))
 	}
-	tx := &Tx{store: s, tx: stx}
-	defer func() {
-		defer time.AfterFunc(endTimeout, cancel).Stop()
-		_ = stx.Rollback() // after a commit it does nothing; else the connection is given up
-	}()
+	// The end is not the caller's any more: an interrupted commit would have an unknown result.
+	ending := func(end func(context.Context)) {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTimeout)
+		defer cancel()
+		end(ctx)
+	}
+	defer ending(begun.rollback) // after a commit it does nothing; else the connection is given up
+	tx := &Tx{store: s, tx: begun}
 	err = fn(ctx, tx)
 	if tx.err != nil && !errors.Is(err, tx.err) {
 		err = errors.Join(tx.err, err) // fn overlooked it
@@ -61,11 +52,14 @@ func (s *Store) transact(ctx context.Context, fn func(context.Context, *Tx) erro
 	if err != nil {
 		return err
 	}
-	if !release() {
-		return fmt.Errorf("commit: %w", s.failed(ctx, ctx.Err()))
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("commit: %w", s.failed(ctx, err))
 	}
-	defer time.AfterFunc(endTimeout, cancel).Stop()
-	return s.committed(stx.Commit())
+	ending(func(ctx context.Context) { err = s.committed(begun.commit(ctx)) })
+	if errors.Is(err, sql.ErrTxDone) { // ctx ended first
+		return s.failed(ctx, err)
+	}
+	return err
 }
 
 // committed classifies the result of a commit.

@@ -2,10 +2,13 @@ package telemetry
 
 import (
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"os"
 
+	"github.com/go-logr/logr"
+	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/trace"
 )
 
@@ -96,20 +99,21 @@ func (h *traceHandler) with(apply func(slog.Handler) slog.Handler) slog.Handler 
 }
 
 // LoggerFromEnv is [NewLogger] on standard error, set by WRIT_LOG_LEVEL (debug, info, warn, error; info if empty) and
-// WRIT_LOG_FORMAT (json, text). What they cannot mean is logged and left at its default: a service that starts mute
-// because of a typing error would be worse than one that says so.
-func LoggerFromEnv(service string) *slog.Logger {
+// WRIT_LOG_FORMAT (json, text). An error names the one that is neither.
+func LoggerFromEnv(service string) (*slog.Logger, error) {
 	level, format := slog.LevelInfo, os.Getenv("WRIT_LOG_FORMAT")
-	var levelErr error
-	if text := os.Getenv("WRIT_LOG_LEVEL"); text != "" {
-		levelErr = level.UnmarshalText([]byte(text))
-	}
-	log := NewLogger(service, os.Stderr, level, format)
-	if levelErr != nil {
-		log.Warn("WRIT_LOG_LEVEL is not debug, info, warn or error", "error", levelErr)
+	if text := os.Getenv("WRIT_LOG_LEVEL"); text != "" && level.UnmarshalText([]byte(text)) != nil {
+		return nil, errors.New("WRIT_LOG_LEVEL: want debug, info, warn or error")
 	}
 	if format != "" && format != FormatJSON && format != FormatText {
-		log.Warn("WRIT_LOG_FORMAT is neither json nor text", "format", format)
+		return nil, errors.New("WRIT_LOG_FORMAT: want json or text")
 	}
-	return log
+	return NewLogger(service, os.Stderr, level, format), nil
+}
+
+// Default makes log the process' own: what libraries log by themselves, OpenTelemetry's errors too, goes there.
+func Default(log *slog.Logger) {
+	slog.SetDefault(log)
+	otel.SetLogger(logr.FromSlogHandler(log.Handler()))
+	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) { log.Warn("OpenTelemetry", "error", err) }))
 }

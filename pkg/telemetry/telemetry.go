@@ -13,8 +13,10 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -46,6 +48,7 @@ type Telemetry struct {
 	metrics  *sdkmetric.MeterProvider
 	registry *prometheus.Registry
 
+	observing   atomic.Int32 // observes, observesLast or observesNoMore
 	shutdown    sync.Once
 	shutdownErr error
 }
@@ -75,6 +78,9 @@ func Setup(ctx context.Context, service, version string, options ...Option) (*Te
 	for _, option := range options {
 		option(&c)
 	}
+	if err := checkEnvironment(); err != nil {
+		return nil, err
+	}
 	described, err := describe(ctx, service, version)
 	if err != nil {
 		return nil, fmt.Errorf("telemetry resource: %w", err)
@@ -89,6 +95,24 @@ func Setup(ctx context.Context, service, version string, options ...Option) (*Te
 	// The one global: the same value for every service, and what libraries fall back to.
 	otel.SetTextMapPropagator(propagator)
 	return t, nil
+}
+
+// checkEnvironment finds what the SDK would log and leave at its default: numbers (of milliseconds, or of spans) and booleans.
+func checkEnvironment() error {
+	for _, name := range []string{
+		"OTEL_METRIC_EXPORT_INTERVAL", "OTEL_METRIC_EXPORT_TIMEOUT", "OTEL_BSP_SCHEDULE_DELAY", "OTEL_BSP_EXPORT_TIMEOUT", "OTEL_BSP_MAX_QUEUE_SIZE",
+		"OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "OTEL_EXPORTER_OTLP_TIMEOUT", "OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "OTEL_EXPORTER_OTLP_METRICS_TIMEOUT",
+	} {
+		if text := os.Getenv(name); text != "" {
+			if _, err := strconv.ParseUint(text, 10, 31); err != nil {
+				return fmt.Errorf("%s: want a whole number, 0 or more", name)
+			}
+		}
+	}
+	if text := os.Getenv("OTEL_SDK_DISABLED"); text != "" && !strings.EqualFold(text, "true") && !strings.EqualFold(text, "false") {
+		return errors.New("OTEL_SDK_DISABLED: want true or false")
+	}
+	return nil
 }
 
 // describe is the resource: what the environment says, with this service's name and version over it, because three
@@ -199,9 +223,10 @@ func (t *Telemetry) Tracer() trace.Tracer {
 // TracerProvider is for libraries that bring their own instrumentation.
 func (t *Telemetry) TracerProvider() trace.TracerProvider { return t.traces }
 
-// Meter makes the service's instruments. Durations are float64 histograms with unit "s".
+// Meter makes the service's instruments. Durations are float64 histograms with unit "s". A callback has 2 s, and one that
+// fails leaves its instruments out of that collection and nothing else.
 func (t *Telemetry) Meter() metric.Meter {
-	return t.metrics.Meter(scope, metric.WithInstrumentationVersion(t.version))
+	return meter{t.metrics.Meter(scope, metric.WithInstrumentationVersion(t.version)), t}
 }
 
 // MeterProvider is for libraries that bring their own instrumentation.
@@ -221,9 +246,11 @@ func (t *Telemetry) Handler() http.Handler {
 	})
 }
 
-// Shutdown sends what is still held, within ctx and at most 5 s, and stops. Later calls return the first one's error.
+// Shutdown sends what is still held, within ctx and at most 5 s, and stops. No callback is called any more: what it reads may
+// be closed. Later calls return the first one's error.
 func (t *Telemetry) Shutdown(ctx context.Context) error {
 	t.shutdown.Do(func() {
+		t.observing.Store(observesNoMore)
 		ctx, cancel := context.WithTimeout(ctx, shutdownWithin)
 		defer cancel()
 		t.shutdownErr = errors.Join(t.traces.Shutdown(ctx), t.metrics.Shutdown(ctx))

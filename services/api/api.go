@@ -51,6 +51,8 @@ type Config struct {
 
 	// TrustedProxies are the address ranges (CIDR, separated by commas) whose X-Forwarded-For says where a request comes from.
 	TrustedProxies string `env:"WRIT_TRUSTED_PROXIES"`
+	// CORSOrigins are the origins (separated by commas) whose pages may use the service with a token of their own.
+	CORSOrigins string `env:"WRIT_CORS_ORIGINS"`
 
 	StytchWebhookSecret string `env:"STYTCH_WEBHOOK_SECRET"`
 	BootstrapAdmin      string `env:"WRIT_BOOTSTRAP_ADMIN"`
@@ -95,11 +97,18 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	if err != nil {
 		return fmt.Errorf("WRIT_TRUSTED_PROXIES: %w", err)
 	}
+	if err := service.NATSURL(cfg.NATSURL); err != nil {
+		return err
+	}
+	origins, err := request.ParseOrigins(cfg.CORSOrigins)
+	if err != nil {
+		return fmt.Errorf("WRIT_CORS_ORIGINS: %w", err)
+	}
 	tel, err := telemetry.Setup(ctx, "writ-api", cfg.Version)
 	if err != nil {
 		return err
 	}
-	defer service.CloseWithin(&err, service.ExportTimeout, tel.Shutdown)
+	defer service.Export(cfg.Log, "telemetry", tel.Shutdown)
 	st, err := store.Open(ctx, cfg.DatabaseURL)
 	if err != nil {
 		return err
@@ -125,6 +134,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		return err
 	}
 	defer service.CloseWithin(&err, service.FlushTimeout, led.Close)
+	defer service.Export(cfg.Log, "observations", tel.StopObserving) // which read what is closed after this
 
 	files, err := content.Open(ctx, nc, content.Config{Replicas: cfg.LedgerReplicas, MaxBytes: int64(min(cfg.ContentMaxBytes, math.MaxInt64))})
 	if err != nil {
@@ -163,7 +173,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		Telemetry: tel, Log: cfg.Log, Version: cfg.Version, PublicURL: cfg.PublicURL, OwnURL: "http://localhost:" + port, Local: cfg.Local, Mailbox: cfg.Mailbox, Stopping: ctx.Done(),
 		Content: files, MaxUpload: int64(min(cfg.MaxUpload, math.MaxInt64/2)), Jobs: background,
 		StytchWebhookSecret: cfg.StytchWebhookSecret, BootstrapAdmin: cfg.BootstrapAdmin, WebhooksAllowPrivate: cfg.WebhooksAllowPrivate,
-		TrustedProxies: proxies, MaxInFlight: cfg.MaxInFlight, RateLimit: cfg.RateLimit, Backlog: backlog, Queue: queue,
+		TrustedProxies: proxies, CORSOrigins: origins, MaxInFlight: cfg.MaxInFlight, RateLimit: cfg.RateLimit, Backlog: backlog, Queue: queue,
 	})
 	if err != nil {
 		return err

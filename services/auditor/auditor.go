@@ -46,6 +46,8 @@ type Config struct {
 
 	// TrustedProxies are the address ranges (CIDR, separated by commas) whose X-Forwarded-For says where a request comes from.
 	TrustedProxies string `env:"WRIT_TRUSTED_PROXIES"`
+	// CORSOrigins are the origins (separated by commas) whose pages may use the service with a token of their own.
+	CORSOrigins string `env:"WRIT_CORS_ORIGINS"`
 
 	// What follows is for those who look into the log; the copying needs none of it.
 	DatabaseURL     string `env:"WRIT_DATABASE_URL,required,notEmpty"`
@@ -91,11 +93,18 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	if err != nil {
 		return fmt.Errorf("WRIT_TRUSTED_PROXIES: %w", err)
 	}
+	if err := service.NATSURL(cfg.NATSURL); err != nil {
+		return err
+	}
+	origins, err := request.ParseOrigins(cfg.CORSOrigins)
+	if err != nil {
+		return fmt.Errorf("WRIT_CORS_ORIGINS: %w", err)
+	}
 	tel, err := telemetry.Setup(ctx, "writ-auditor", cfg.Version)
 	if err != nil {
 		return err
 	}
-	defer service.CloseWithin(&err, service.ExportTimeout, tel.Shutdown)
+	defer service.Export(cfg.Log, "telemetry", tel.Shutdown)
 	rdb := redis.NewClient(options)
 	defer service.Close(&err, rdb.Close)
 	by, err := cfg.open(ctx)
@@ -114,6 +123,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		return err
 	}
 	defer service.CloseWithin(&err, service.FlushTimeout, led.Close)
+	defer service.Export(cfg.Log, "observations", tel.StopObserving) // which read what is closed after this
 	writer, err := stream.NewWriter(stream.Config{
 		Ledger: led, Appender: audit.NewAppender(rdb, cfg.AuditRetention), Reader: audit.NewReader(rdb), Seals: keys, Key: key,
 		Retention: cfg.AuditRetention, Log: cfg.Log, Telemetry: tel,
@@ -138,7 +148,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	g, ctx := errgroup.WithContext(ctx)
 	srv, handler, err := server.New(by.config(server.Config{
 		Audit: audit.NewReader(rdb), Key: key.PublicKey, Ledger: led, Keys: keys, Health: probes, Telemetry: tel, Log: cfg.Log,
-		Version: cfg.Version, TrustedProxies: proxies, Stopping: ctx.Done(),
+		Version: cfg.Version, TrustedProxies: proxies, CORSOrigins: origins, Stopping: ctx.Done(),
 	}))
 	if err != nil {
 		return err

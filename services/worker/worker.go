@@ -77,11 +77,14 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	if err != nil {
 		return fmt.Errorf("WRIT_SEAL_KEYS: %w", err)
 	}
+	if err := service.NATSURL(cfg.NATSURL); err != nil {
+		return err
+	}
 	tel, err := telemetry.Setup(ctx, "writ-worker", cfg.Version)
 	if err != nil {
 		return err
 	}
-	defer service.CloseWithin(&err, service.ExportTimeout, tel.Shutdown)
+	defer service.Export(cfg.Log, "telemetry", tel.Shutdown)
 
 	st, err := store.Open(ctx, cfg.DatabaseURL)
 	if err != nil {
@@ -113,6 +116,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		return err
 	}
 	defer service.CloseWithin(&err, service.FlushTimeout, led.Close)
+	defer service.Export(cfg.Log, "observations", tel.StopObserving) // which read what is closed after this
 
 	handlers := []apply.Handler{apply.Directory(), apply.Tenants(), apply.AtMost(webhook.MaxPerTenant, apply.CRUD(webhook.Kind))}
 	for _, d := range kinds.All {

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"net"
 	"net/http"
@@ -242,5 +243,38 @@ func TestPolicyEditsTakeEffectAndBrokenOnesDoNot(t *testing.T) {
 	}
 	if len(revisions) != 2 {
 		t.Errorf("decisions name the revisions %v, want the two that were in force", revisions)
+	}
+}
+
+// TestLocalStackListensEverywhere: an address without a host is every one of this machine, and what is told is one that works.
+func TestLocalStackListensEverywhere(t *testing.T) {
+	var args []string
+	for _, server := range []string{"api", "auditor", "worker", "mailbox", "nats", "redis"} {
+		args = append(args, "--"+server+"-addr", ":0")
+	}
+	dev := outside.StartDev(t, t.TempDir(), args, nil)
+	for _, base := range []string{dev.API, dev.Auditor, dev.Worker, dev.Mailbox, dev.NATS} {
+		if !strings.Contains(base, "//127.0.0.1:") {
+			t.Errorf("dev.json tells %s, want an address of loopback", base)
+		}
+	}
+	outside.NewClient(t, dev.API, dev.SignIn(t, "sam@example.com")).Want(t, http.StatusOK, nil, "GET", "/v1/me", "")
+}
+
+// TestEveryLineOfALogIsJSON, OpenTelemetry's too.
+func TestEveryLineOfALogIsJSON(t *testing.T) {
+	dev := outside.StartDev(t, t.TempDir(), nil, everything("http/protobuf", "http://127.0.0.1:1"))
+	outside.NewClient(t, dev.API, dev.SignIn(t, "sam@example.com")).Want(t, http.StatusOK, nil, "GET", "/v1/me", "")
+	dev.Stop(t, 10*time.Second)
+	_, logs, _ := strings.Cut(dev.Output(), "Stopping …\n")
+	told := false
+	for line := range strings.Lines(logs) {
+		if !json.Valid([]byte(line)) {
+			t.Errorf("this is no JSON: %s", line)
+		}
+		told = told || strings.Contains(line, "127.0.0.1:1")
+	}
+	if !told {
+		t.Errorf("the log does not tell that the collector is away: %s", dev.Output())
 	}
 }

@@ -155,7 +155,7 @@ func refusedHeaders(t *testing.T, s *outside.Stack, p people) {
 	outside.Settled(t, s, settle)
 	before := outside.Last(t, s.NATS, events.StreamLedger)
 	for _, h := range [][2]string{
-		{"Prefer", "wait=soon"}, {"Prefer", "wait=-1"}, {"Idempotency-Key", `"open`}, {"Idempotency-Key", `""`},
+		{"Idempotency-Key", `"open`}, {"Idempotency-Key", `""`},
 		{"Idempotency-Key", strings.Repeat("k", 256)}, {"Idempotency-Key", "clé"}, {"If-Match", "1"}, {"If-Match", strings.Repeat(`"1",`, 20) + `"1"`},
 	} {
 		var problem outside.Problem

@@ -63,6 +63,11 @@ func refuses(t *testing.T, program, name string, env map[string]string, args ...
 	if secret := env["WRIT_SEAL_KEYS"]; secret != "" && strings.Contains(stderr, secret) || strings.Contains(stderr, "hunter2") {
 		t.Errorf("%s shows a secret: %s", program, stderr)
 	}
+	for _, word := range []string{"time.Duration", "type int", "type bool", "type uint", "64 bit", "bool value", "strconv", "unmarshal", "slog"} {
+		if strings.Contains(stderr, word) {
+			t.Errorf("%s speaks of Go (%s): %s", program, word, stderr)
+		}
+	}
 }
 
 func TestMissingSettingStopsTheStart(t *testing.T) {
@@ -90,6 +95,18 @@ func TestMalformedSettingStopsTheStart(t *testing.T) {
 		{"api worker auditor", "WRIT_SEAL_KEYS", "k1"},
 		{"api worker auditor", "WRIT_SEAL_KEYS", "k1:c2hvcnQ"},
 		{"api worker auditor", "WRIT_NATS_URL", "http://[::1"},
+		{"api worker auditor", "WRIT_NATS_URL", "nats://u:hunter2@[::1"},
+		{"api worker auditor", "WRIT_NATS_URL", "nats://u@127.0.0.1:hunter2"},
+		{"api worker auditor", "WRIT_DATABASE_URL", "postgres://writ@127.0.0.1/writ?password=hunter2&sslmode=bogus"},
+		{"api worker auditor", "WRIT_DATABASE_URL", "postgres://writ@127.0.0.1:port/writ?password=hunter2"},
+		{"api worker auditor", "WRIT_CERBOS", "grpc://u:hunter2@[::1"},
+		{"api worker auditor", "STYTCH_BASE_URL", "ftp://u:hunter2@example.com"},
+		{"api worker auditor", "STYTCH_BASE_URL", "https://u:hunter2@[::1"},
+		{"api worker auditor", "WRIT_LOG_LEVEL", "loud"},
+		{"api worker auditor", "WRIT_LOG_FORMAT", "xml"},
+		{"api worker auditor", "OTEL_METRIC_EXPORT_INTERVAL", "often"},
+		{"api worker auditor", "OTEL_SDK_DISABLED", "perhaps"},
+		{"api", "WRIT_WEBHOOKS_ALLOW_PRIVATE", "perhaps"},
 		{"api worker auditor", "WRIT_LEDGER_REPLICAS", "two"},
 		{"api worker auditor", "WRIT_LEDGER_SHARDS", "many"},
 		{"api worker auditor", "WRIT_LEDGER_MAX_BYTES", "10GB"},
@@ -105,6 +122,8 @@ func TestMalformedSettingStopsTheStart(t *testing.T) {
 		{"auditor", "WRIT_REDIS_URL", "http://user:hunter2@127.0.0.1"},
 		{"api auditor", "WRIT_TRUSTED_PROXIES", "10.0.0.0/8,proxy"},
 		{"api auditor", "WRIT_TRUSTED_PROXIES", "0.0.0.0/0"},
+		{"api auditor", "WRIT_CORS_ORIGINS", "*"},
+		{"api auditor", "WRIT_CORS_ORIGINS", "https://app.example.com/"},
 		{"api", "WRIT_MAX_IN_FLIGHT", "-1"},
 		{"api", "WRIT_RATE_LIMIT", "many"},
 		{"api", "WRIT_MAX_BACKLOG", "1.5"},
@@ -139,11 +158,20 @@ func TestCommandLineRefusals(t *testing.T) {
 		{"WRIT_LEDGER_SYNC", with("--ledger-sync", "sometimes")},
 		{"WRIT_CERBOS", with("--cerbos", "embed:/no/such/folder")},
 		{"WRIT_API_ADDR", with("--api-addr", "nowhere")},
+		{"--max-in-flight", with("--max-in-flight=-1")},
+		{"--rate-limit", with("--rate-limit", "many")},
+		{"--ledger-max", with("--ledger-max", "10GB")},
+		{"--audit-retention", with("--audit-retention", "a month")},
+		{"--audit-retention", with("--audit-retention", "30")},
+		{"--webhooks-allow-private", with("--webhooks-allow-private=perhaps")},
 		{"WRIT_NATS_ADDR", with("--nats-addr", "127.0.0.1:99999")},
 		{"no local stack is running", []string{"token", "sam@example.com", "--data", t.TempDir()}},
 		{"no local stack is running", []string{"audit", "tail", "--data", t.TempDir()}},
 		{"WRIT_DATABASE_URL", []string{"migrate", "--data", t.TempDir()}},
 	} {
 		refuses(t, "writ", c.name, nil, c.args...)
+	}
+	for name, value := range map[string]string{"WRIT_LOG_LEVEL": "loud", "WRIT_LOG_FORMAT": "xml", "OTEL_BSP_SCHEDULE_DELAY": "soon", "WRIT_RATE_LIMIT": "many"} {
+		refuses(t, "writ", name, map[string]string{name: value}, dev...)
 	}
 }

@@ -1,6 +1,8 @@
 package openapi
 
 import (
+	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"slices"
@@ -30,6 +32,7 @@ func (s *suite) invalid(t *testing.T, op *operation) {
 		return c
 	}
 	s.invalidParameters(op, base, refused)
+	s.malformed(t, op, s.at(op, id))
 	if op.RequestBody != nil && op.path != pathContent {
 		s.invalidBodies(t, op, base, refused)
 	}
@@ -55,6 +58,49 @@ func (s *suite) invalid(t *testing.T, op *operation) {
 	}
 }
 
+// malformed sends to every parameter, and to one that nobody knows, what cannot be
+// read as one thing: 400 that names it, whatever the operation makes of the value.
+func (s *suite) malformed(t *testing.T, op *operation, path string) {
+	t.Helper()
+	names := []string{"unknown"}
+	for _, p := range op.Parameters {
+		if p.In == "query" {
+			names = append(names, p.Name)
+		}
+	}
+	for _, name := range names {
+		for _, query := range []string{name + "=a;b", name + "=%zz", name + "=%f", name + "=%ff", name + "=a%00", name + "=1&" + name + "=1", name + "=1&%" + fmt.Sprintf("%02x", name[0]) + name[1:] + "=1"} {
+			a := s.admin.Do(t, op.method, path+"?"+query, "")
+			if a.Status != http.StatusBadRequest || !strings.Contains(string(a.Body), `"query.`+name+`"`) {
+				t.Errorf("%s ?%s: %d %.300s, want 400 that names query.%s", op, query, a.Status, a.Body, name)
+			}
+		}
+		if name == "unknown" {
+			continue
+		}
+		if a := s.admin.Do(t, op.method, path+"?"+strings.ToUpper(name)+"=1", ""); a.Status/100 != 4 {
+			t.Errorf("%s: %s in upper case: %d %.300s, want 4xx", op, name, a.Status, a.Body)
+		}
+	}
+	for _, name := range []string{"Authorization", "Writ-Tenant", "Idempotency-Key", "Content-Type", "X-Request-ID", "Range", "If-Range", "Last-Event-ID"} {
+		r, err := http.NewRequestWithContext(t.Context(), op.method, s.admin.Base+path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Authorization", "Bearer "+s.admin.Token)
+		r.Header[name] = []string{"x", "y"}
+		res, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, _ := io.ReadAll(io.LimitReader(res.Body, 4096))
+		_ = res.Body.Close()
+		if res.StatusCode != http.StatusBadRequest || op.method != http.MethodHead && !strings.Contains(string(body), `"header.`+name+`"`) {
+			t.Errorf("%s with two %s lines: %d %.300s, want 400 that names it", op, name, res.StatusCode, body)
+		}
+	}
+}
+
 type refuse = func(what string, c call, statuses ...int)
 
 func (s *suite) invalidParameters(op *operation, base func() call, refused refuse) {
@@ -77,8 +123,8 @@ func (s *suite) invalidParameters(op *operation, base func() call, refused refus
 		}
 	}
 	for name, bad := range map[string][]string{
-		"Prefer": {"wait=x", "wait=-1", "wait"}, "Idempotency-Key": {`"`, `"x`, strings.Repeat("k", 300)},
-		"If-Match": {"1", `"1`, strings.Repeat(`"1",`, 20) + `"1"`}, "If-None-Match": {"1"},
+		"Idempotency-Key": {`"`, `"x`, strings.Repeat("k", 300)},
+		"If-Match":        {"1", `"1`, strings.Repeat(`"1",`, 20) + `"1"`}, "If-None-Match": {"1"},
 	} {
 		if !slices.ContainsFunc(op.Parameters, func(p parameter) bool { return p.Name == name }) || op.path == pathContent {
 			continue // of a file: tags of any form, and bad ones are no match (RFC 9110)

@@ -26,7 +26,7 @@ type Expense struct {
 
 // Kind registers expenses.
 var Kind = kind.Define[Expense]("expense",
-	kind.Attr("amount", "department", "region", "status"),
+	kind.Attr("amount", "department", "region", "status", "approved_by"),
 	kind.Inherit("department", "region"),
 	kind.Hide("approved_by", "view:approver"),
 	kind.Action("approve", func(e *Expense, by kind.By) error { return e.settle(Approved, by) }),

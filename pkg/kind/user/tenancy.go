@@ -33,6 +33,9 @@ func (u *User) Elsewhere(tenant string) bool {
 	return slices.ContainsFunc(u.tenants(), func(t string) bool { return t != tenant })
 }
 
+// Unseen are the fields that Seen leaves out: they tell of commands in any tenant.
+var Unseen = []string{"roles_command", "synced"}
+
 // Seen gives a copy of the user as these tenants see them: what they are in
 // others is not their business.
 func (u *User) Seen(tenants ...string) *User {

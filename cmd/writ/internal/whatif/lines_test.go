@@ -46,27 +46,3 @@ func TestMaskedDecisionsAreNotReplayed(t *testing.T) {
 		t.Errorf("%+v, %v", r, err)
 	}
 }
-
-// Questions that differ in anything that a policy may see have different keys.
-func TestQuestionsThatDifferAreDifferent(t *testing.T) {
-	rec := recorded(t, 0)
-	r := New(open(t, policies), nil)
-	var buffer []byte
-	seen := map[digest]string{}
-	for _, attr := range []map[string]any{
-		nil, {"a": nil}, {"a": false}, {"a": true}, {"a": ""}, {"a": "z"}, {"a": 0.0}, {"a": 1.0}, {"a": "1"}, {"a": []any{}}, {"a": []any{nil}}, {"a": map[string]any{}},
-		{"a": []any{"b", "c"}}, {"a": []any{"bc"}}, {"a": []any{[]any{"b"}, "c"}}, {"a": map[string]any{"b": "c"}}, {"ab": "c"}, {"a": "bc"}, {"a": "b", "c": "d"},
-	} {
-		for _, roles := range [][]string{{"user"}, {"user", "admin"}, {"useradmin"}} {
-			d := decisionAbout(rec, attr)
-			d.Principal.Roles = roles
-			key, name := r.key(r.view(&d), &d, false, &buffer), fmt.Sprintf("%v %v", roles, attr)
-			if other, ok := seen[key]; ok {
-				t.Errorf("%s is taken for %s", name, other)
-			}
-			if seen[key] = name; r.key(r.view(&d), &d, false, &buffer) != key {
-				t.Errorf("%s has two keys", name)
-			}
-		}
-	}
-}

@@ -10,7 +10,6 @@ import (
 type tally struct {
 	Report
 	changes map[changeKey]*Change
-	buffer  []byte // for what takes one
 }
 
 // changeKey is what makes two changes one line.
@@ -61,7 +60,6 @@ func (t *tally) merge(o *tally) {
 	t.Read += o.Read
 	t.Filtered += o.Filtered
 	t.Replayed += o.Replayed
-	t.Evaluated += o.Evaluated
 	t.Changed += o.Changed
 	t.Widened += o.Widened
 	t.Narrowed += o.Narrowed

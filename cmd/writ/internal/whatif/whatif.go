@@ -1,12 +1,10 @@
 // Package whatif decides recorded decisions again with policies that are not in
 // force, and tells which answers would be others.
 //
-//	records ──▶ workers (one a core): read, ask the candidate or remember ──▶ report
+//	records ──▶ workers (one a core): read, ask the candidate ──▶ report
 //
-// A question is put once: what the candidate cannot see of it (the time of the
-// request, say, where no rule and no schema looks at it) makes no other
-// question of it. Nor does who the principal is, where the candidate only asks
-// whether a row is theirs. A list has no resource but a query plan; plans are compared.
+// The candidate remembers its answers as an engine does. A list has no resource
+// but a query plan; plans are compared.
 package whatif
 
 import (
@@ -60,7 +58,7 @@ type Report struct {
 	Changed  int `json:"changed"` // of those replayed; Widened and Narrowed among them
 	Widened  int `json:"widened"` // would allow what was denied
 	Narrowed int `json:"narrowed"`
-	// Evaluated are the questions that were put; the others had been put before.
+	// Evaluated are the questions that were evaluated; the others the candidate remembered.
 	Evaluated int `json:"evaluated"`
 	// Skipped says why decisions could not be replayed, and how many.
 	Skipped map[string]int `json:"skipped"`
@@ -85,11 +83,10 @@ func (r *Report) Rate() float64 {
 
 // Bounds on memory.
 const (
-	maxChanges = 50_000  // different changes that are listed
-	maxSkips   = 64      // different reasons
-	maxAbout   = 4096    // kinds and actions
-	maxAnswers = 500_000 // remembered answers; then they are forgotten and begun anew
-	chunk      = 128     // records that go to a worker together
+	maxChanges = 50_000 // different changes that are listed
+	maxSkips   = 64     // different reasons
+	maxAbout   = 4096   // kinds and actions
+	chunk      = 128    // records that go to a worker together
 )
 
 // Replayer decides again. Make it with New; Run it once.
@@ -98,10 +95,9 @@ type Replayer struct {
 	kinds     []string
 	queued    bool
 	since     time.Time
-	answers   *memory
 
-	mu      sync.Mutex // of views
-	views   map[about]*view
+	mu      sync.Mutex     // of clocks
+	clocks  map[about]bool // whether the candidate reads the clock
 	workers int
 }
 
@@ -110,7 +106,7 @@ type about struct{ kind, action string }
 
 // New makes a Replayer for a candidate. Without kinds all of them count.
 func New(c *authz.Candidate, kinds []string) *Replayer {
-	return &Replayer{candidate: c, kinds: kinds, answers: newMemory(maxAnswers), views: map[about]*view{}, workers: runtime.GOMAXPROCS(0)}
+	return &Replayer{candidate: c, kinds: kinds, clocks: map[about]bool{}, workers: runtime.GOMAXPROCS(0)}
 }
 
 // Queued makes the changes that are found from now on those of commands that
@@ -124,7 +120,7 @@ func (r *Replayer) Since(at time.Time) { r.since = at }
 // none (ok is false). What it gives are a decision's bytes or a line of an export
 // (see Lines), and must stay as they are. It ends early when ctx does, or next fails.
 func (r *Replayer) Run(ctx context.Context, next func() (line []byte, ok bool, err error)) (*Report, error) {
-	started := time.Now()
+	started, evaluated := time.Now(), r.candidate.Evaluated()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	chunks := make(chan [][]byte, 2*r.workers)
@@ -163,8 +159,9 @@ func (r *Replayer) Run(ctx context.Context, next func() (line []byte, ok bool, e
 	}
 	report := out.report()
 	report.Revision, report.Took = r.candidate.Revision(), time.Since(started)
-	for about, v := range r.views {
-		if v.Clock {
+	report.Evaluated = r.candidate.Evaluated() - evaluated
+	for about, reads := range r.clocks {
+		if reads {
 			report.Clock = append(report.Clock, about.kind)
 		}
 	}
@@ -223,7 +220,7 @@ func (r *Replayer) one(ctx context.Context, t *tally, line []byte) error {
 		t.skip(Masked)
 		return nil
 	}
-	before, after, why := r.again(ctx, t, &d)
+	before, after, why := r.again(ctx, &d)
 	if why != "" {
 		t.skip(why)
 		return nil
@@ -245,68 +242,31 @@ type answer struct {
 	extent string // allow, deny; of a plan all, some, other, none
 	reason string
 	rules  []string
-	failed string // why there is no answer
-
-	plan readablePlan // where a plan was asked for
-}
-
-// The answers that most questions get.
-var (
-	allowed = &answer{extent: string(events.Allow)}
-	denied  = &answer{extent: string(events.Deny)}
-)
-
-// shared is the answer for the memory.
-func (a answer) shared() *answer {
-	switch {
-	case a.reason != "" || a.rules != nil || a.failed != "" || a.plan.extent != "":
-	case a.extent == allowed.extent:
-		return allowed
-	case a.extent == denied.extent:
-		return denied
-	}
-	return &a
 }
 
 // again gives what a decision said and what the candidate says, or why it cannot say.
-func (r *Replayer) again(ctx context.Context, t *tally, d *events.Decision) (before string, after answer, why string) {
-	switch {
-	case len(d.Plan) > 0:
-		return r.plan(ctx, t, d)
-	case d.Policy.Matched == "" && d.Policy.Reason != "" && d.CallID == "":
+func (r *Replayer) again(ctx context.Context, d *events.Decision) (before string, after answer, why string) {
+	if len(d.Plan) == 0 && d.Policy.Matched == "" && d.Policy.Reason != "" && d.CallID == "" {
 		return "", answer{}, NotAsked
 	}
-	before = string(d.Effect)
-	v := r.view(d)
-	key := r.key(v, d, v.anybody(d.Principal.ID), &t.buffer)
-	known := r.answers.get(key)
-	if known == nil {
-		t.Evaluated++
-		after = r.check(ctx, d)
-	} else {
-		after = *known
+	r.noteClock(about{d.Resource.Kind, d.Action})
+	if len(d.Plan) > 0 {
+		return r.plan(ctx, d)
 	}
-	if after.failed == "" && after.extent != before && after.rules == nil { // or it is remembered from a decision that it does not change
+	a, err := r.candidate.Check(ctx, request(d))
+	if err != nil {
+		return "", answer{}, cannot(err)
+	}
+	result := a.For(d.Action)
+	before, after = string(d.Effect), answer{extent: string(result.Effect), reason: result.Policy.Reason}
+	if after.extent != before {
 		after.rules = r.explain(ctx, d)
-		known = nil
 	}
-	if known == nil {
-		r.answers.put(key, after.shared())
-	}
-	return before, after, after.failed
+	return before, after, ""
 }
 
 func request(d *events.Decision) authz.Request {
 	return authz.Request{Principal: d.Principal, Resource: d.Resource, Actions: []string{d.Action}, Tenant: d.Tenant, Scope: authz.TenantScope(d.Tenant)}
-}
-
-func (r *Replayer) check(ctx context.Context, d *events.Decision) answer {
-	a, err := r.candidate.Check(ctx, request(d))
-	if err != nil {
-		return answer{failed: cannot(err)}
-	}
-	result := a.For(d.Action)
-	return answer{extent: string(result.Effect), reason: result.Policy.Reason}
 }
 
 // explain names the rules, or says that there is none; it is never nil.
@@ -322,17 +282,11 @@ func cannot(err error) string {
 	return "the candidate cannot decide it: " + strings.TrimPrefix(err.Error(), "authz: ")
 }
 
-// view is what the candidate can see of a question.
-func (r *Replayer) view(d *events.Decision) *view {
+// noteClock takes note of whether the candidate reads the clock.
+func (r *Replayer) noteClock(of about) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	key := about{d.Resource.Kind, d.Action}
-	v, ok := r.views[key]
-	if !ok {
-		v = &view{r.candidate.Reads(key.kind, key.action), r.candidate.Identity(key.kind, key.action)}
-		if len(r.views) < maxAbout { // kinds and actions are few; records may lie
-			r.views[key] = v
-		}
+	if _, known := r.clocks[of]; !known && len(r.clocks) < maxAbout { // kinds and actions are few; records may lie
+		r.clocks[of] = r.candidate.ReadsClock(of.kind, of.action)
 	}
-	return v
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"maps"
-	"mime"
 	"net/http"
 	"slices"
 	"strings"
@@ -14,7 +13,6 @@ import (
 	"github.com/writ-project/writ/pkg/events"
 	"github.com/writ-project/writ/pkg/fault"
 	"github.com/writ-project/writ/pkg/kind"
-	"github.com/writ-project/writ/pkg/problem"
 	"github.com/writ-project/writ/pkg/request"
 )
 
@@ -131,14 +129,7 @@ func registerAuthzen[O any](s *Server, id, path, summary string, body *huma.Sche
 		Responses: map[string]*huma.Response{"200": {
 			Description: "The answer", Content: map[string]*huma.MediaType{"application/json": {Schema: huma.SchemaFromType(registry, typeOf[O]())}},
 		}},
-	}, func(ctx context.Context, in *authzenInput) (*bodyOutput[O], error) {
-		if t := request.HTTP(ctx).Header.Get("Content-Type"); t != "" {
-			if media, _, err := mime.ParseMediaType(t); err != nil || media != "application/json" {
-				return nil, problem.New(http.StatusUnsupportedMediaType, "unsupported-media-type", "Send application/json")
-			}
-		}
-		return handle(ctx, in)
-	})
+	}, handle)
 	dropBinary(s.api, id)
 }
 

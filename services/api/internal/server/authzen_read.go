@@ -10,6 +10,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/writ-project/writ/pkg/fault"
+	"github.com/writ-project/writ/pkg/request"
 )
 
 // Limits on what a request may name.
@@ -17,6 +18,7 @@ const (
 	maxName        = 256 // characters of a type, an id or an action's name
 	maxProperties  = 16 << 10
 	maxChanges     = 100
+	maxChangesSize = 16 << 10 // bytes of their names: a decision holds all of them (events.MaxRecord)
 	maxEvaluations = 100
 	maxNesting     = 32
 )
@@ -49,7 +51,7 @@ func readMembers(raw []byte) (members, error) {
 func readValue(d *json.Decoder, depth int) (any, error) {
 	t, err := d.Token()
 	if err != nil {
-		return nil, errors.New("not JSON")
+		return nil, errors.New("not JSON, or a number that is too large")
 	}
 	if depth > maxNesting {
 		return nil, errors.New("nested too deep")
@@ -139,6 +141,9 @@ func (m members) entity(at, name string, searched bool) (e entity, err error) {
 			return e, err
 		}
 	}
+	if id, ok := request.UUID(e.id); ok && name == "resource" {
+		e.id = id
+	}
 	if e.properties, err = o.object(at, "properties"); err != nil {
 		return e, err
 	}
@@ -180,6 +185,9 @@ func (m members) action(at string) (a action, err error) {
 	}
 	if !ok || len(list) > maxChanges {
 		return a, badMember(at+".properties.changes", "want at most %d names of fields", maxChanges)
+	}
+	if b, err := json.Marshal(a.changes); err != nil || len(b) > maxChangesSize {
+		return a, badMember(at+".properties.changes", "at most %d bytes", maxChangesSize)
 	}
 	slices.Sort(a.changes)
 	return a, nil

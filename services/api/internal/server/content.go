@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/go-chi/chi/v5"
-	"github.com/google/uuid"
 	"go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp"
 
 	"github.com/writ-project/writ/pkg/content"
@@ -80,9 +79,9 @@ const (
 
 // pathID reads the id in the path.
 func pathID(r *http.Request) (string, error) {
-	id := chi.URLParam(r, "id")
-	if u, err := uuid.Parse(id); err != nil || u.String() != id {
-		return "", fault.InvalidField("path.id", "want a UUID")
+	id, ok := request.UUID(chi.URLParam(r, "id"))
+	if !ok {
+		return "", fault.InvalidField("path.id", "want a UUID, such as 0192d4e0-7b3a-7c58-9f0e-2d6a1b5c8e4f")
 	}
 	for name := range r.URL.Query() { // as everywhere: what is not known is not passed over
 		return "", fault.InvalidField("query."+name, "unknown query parameter")
@@ -118,8 +117,9 @@ func (c *contents) get(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if tooManyRanges(r.Header.Get("Range")) {
-		return problem.New(http.StatusRequestedRangeNotSatisfiable, "too-many-ranges", "At most 16 ranges in one request")
+	cond, err := request.ReadConditions(r.Header)
+	if err != nil {
+		return err
 	}
 	release, err := c.downloads.take(gate.CallerOf(r.Context()).ID)
 	if err != nil {
@@ -136,23 +136,51 @@ func (c *contents) get(w http.ResponseWriter, r *http.Request) error {
 	if v.ContentID == nil {
 		return fault.New(fault.NotFound, "no-content", "video %s has no file", id)
 	}
+	h := w.Header()
+	h.Set("ETag", `"`+*v.SHA256+`"`)
+	now := request.Validators{Exists: true, Modified: v.UpdatedAt, Is: func(opaque string, _ bool) bool { return opaque == *v.SHA256 }}
+	switch cond.Judge(r.Method, now) {
+	case request.NotModified:
+		w.WriteHeader(http.StatusNotModified)
+		return nil
+	case request.Failed:
+		h.Del("ETag")
+		return problem.PreconditionFailed()
+	}
+	part := ""
+	if r.Method == http.MethodGet && cond.RangeHolds(now) { // RFC 9110, 14.2: of other methods there are no ranges
+		if part, err = byteRanges(r.Header.Get("Range"), *v.Size); err != nil {
+			h.Del("ETag")
+			return err
+		}
+	}
 	file, err := c.Content.Open(r.Context(), ref(v), *v.Size)
 	if err != nil {
 		return err
 	}
-	h := w.Header()
-	h.Set("ETag", `"`+*v.SHA256+`"`)
 	h.Set("Repr-Digest", reprDigest(*v.SHA256))
 	h.Set("Content-Type", served(*v.ContentType))
 	h.Set("Content-Disposition", `attachment; filename="video-`+id+`"`)
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Content-Security-Policy", "default-src 'none'; sandbox")
-	h.Set("Cache-Control", "private, no-cache") // whether one may read it is asked each time
 	st := newStream(w, false, c.Stopping, streamStop)
 	defer st.close()
 	st.alive()
-	http.ServeContent(&paced{stream: st, w: w}, r, "", v.UpdatedAt, &whileAllowed{Reader: file, c: c, r: r, who: who, v: v, asked: time.Now()})
+	http.ServeContent(&paced{stream: st, w: w}, plainGet(r, part), "", v.UpdatedAt, &whileAllowed{Reader: file, c: c, r: r, who: who, v: v, asked: time.Now()})
 	return nil
+}
+
+// plainGet is the request with its preconditions judged and its ranges read:
+// net/http is to send these, and to judge nothing again.
+func plainGet(r *http.Request, part string) *http.Request {
+	out := r.Clone(r.Context())
+	for _, name := range []string{"If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since", "If-Range", "Range"} {
+		out.Header.Del(name)
+	}
+	if part != "" {
+		out.Header.Set("Range", part)
+	}
+	return out
 }
 
 // whileAllowed reads while the caller may: a slow download lasts for hours, so it is

@@ -46,10 +46,25 @@ func TestContentInRanges(t *testing.T) {
 		{[]string{"Range", fmt.Sprintf("bytes=%d-", len(data))}, 416, 0, -1},
 		{[]string{"Range", "bytes=" + strings.Repeat("0-0,", maxRanges) + "1-1"}, 416, 0, -1},
 		{[]string{"If-None-Match", tag}, 304, 0, -1},
+		{[]string{"If-None-Match", `"a,b", W/` + tag}, 304, 0, -1},
+		{[]string{"If-Match", `"other"`}, 412, 0, -1},
+		{[]string{"Range", "BYTES = 0-0"}, 206, 0, 1},
+		{[]string{"Range", "items=0-1"}, 200, 0, len(data)},
+		{[]string{"Range", "items=" + strings.Repeat("0-0,", maxRanges) + "1-1"}, 200, 0, len(data)},
+		{[]string{"Range", "bytes=-0"}, 416, 0, -1},
+		{[]string{"Range", "bytes=x-1"}, 200, 0, len(data)},
+		{[]string{"Range", "bytes=5-1"}, 200, 0, len(data)},
+		{[]string{"Range", "bytes=0-99999999999999999999"}, 206, 0, len(data)},
+		{[]string{"Range", "bytes=99999999999999999999-"}, 416, 0, -1},
+		{[]string{"Range", "bytes=-99999999999999999999"}, 206, 0, len(data)},
+		{[]string{"Range", "bytes=3-4", "If-Range", "W/" + tag}, 200, 0, len(data)},
 	} {
 		a := s.do("GET", path, token, "", c.headers...)
 		if a.status != c.status || c.to >= 0 && !bytes.Equal(a.body, data[c.from:c.to]) {
 			t.Errorf("%v: %d, %d bytes", c.headers, a.status, len(a.body))
+		}
+		if c.status == 416 && (a.problem(t).Status != 416 || a.header.Get("Content-Range") != fmt.Sprintf("bytes */%d", len(data))) {
+			t.Errorf("%v: %v %s, want a problem with the file's length", c.headers, a.header, a.body)
 		}
 		if c.status < 300 && (a.header.Get("ETag") != tag || a.header.Get("X-Content-Type-Options") != "nosniff" ||
 			!strings.HasPrefix(a.header.Get("Content-Disposition"), "attachment") || a.header.Get("Content-Type") != "application/octet-stream" ||
@@ -65,6 +80,23 @@ func TestContentInRanges(t *testing.T) {
 		p := need(parts.NextPart())(t)
 		if got := need(io.ReadAll(p))(t); !bytes.Equal(got, want) {
 			t.Errorf("a part is %v, want %v", got, want)
+		}
+	}
+	if a := s.do("HEAD", path, token, "", "Range", "bytes=0-0"); a.status != 200 || a.header.Get("Content-Length") != strconv.Itoa(len(data)) {
+		t.Errorf("HEAD with a Range: %d %v, want 200: of HEAD there are no ranges (RFC 9110, 14.2)", a.status, a.header)
+	}
+	before := len(s.events())
+	for _, h := range [][2]string{{"If-None-Match", "*"}, {"If-None-Match", tag}, {"If-Unmodified-Since", "Fri, 02 Jan 2015 12:00:00 GMT"}, {"If-Match", `"7` + tag[1:]}} {
+		if a := s.do("PUT", path, token, "other", h[0], h[1]); a.status != 412 {
+			t.Errorf("PUT with %s: %s: %d %s, want 412", h[0], h[1], a.status, a.body)
+		}
+	}
+	if a := s.do("PUT", path, token, "other", "Content-Encoding", "br"); a.status != 415 {
+		t.Errorf("PUT of a coded file: %d %s, want 415", a.status, a.body)
+	}
+	for _, e := range s.events()[before:] {
+		if e.Type == events.TypeWrit {
+			t.Errorf("a PUT whose precondition failed is on the ledger: %+v", e.Command)
 		}
 	}
 	if a := s.do("HEAD", path, token, ""); a.status != 200 || len(a.body) != 0 || a.header.Get("Content-Length") != strconv.Itoa(len(data)) {

@@ -47,11 +47,12 @@ func (s *Server) describeContent() {
 			header("Content-Range", "bytes FIRST-LAST/TOTAL: a piece (RFC 9110, 14.4); bytes */TOTAL: how far has it got?"),
 			header("Repr-Digest", "sha-256=:BASE64: of the whole file (RFC 9530); another file is refused"),
 			header("Content-Digest", "The same, where the body is the whole file"),
-			header("If-Match", "The ETag of the version of the video to change"),
+			header("If-Match", "The ETag of the version of the video to change, or of the file that it has"),
+			header("If-None-Match", "*: only if the video has no file; or the ETag of a file that is not to be replaced"),
 			header("Idempotency-Key", "A retry with the same key is the same command"),
 			header("Prefer", "wait=N: answer when the command is done, or after N seconds"),
 		},
-		Errors: []int{400, 401, 403, 404, 409, 412, 413, 422},
+		Errors: []int{400, 401, 403, 404, 409, 412, 413, 415, 422},
 		Responses: map[string]*huma.Response{
 			"200": done, "202": sc.accepted,
 			"204": {Description: "The piece is kept, the file is not complete", Headers: offset},
@@ -65,7 +66,7 @@ func (s *Server) describeContent() {
 		OperationID: "get-video-content", Method: http.MethodGet, Path: pathContent, Summary: "Get a video's file",
 		Description: "Ranges as in RFC 9110, section 14: one or, as multipart/byteranges, up to 16. Whether the caller may still read is decided again every 30 s; a download that they may not go on with is cut.",
 		Parameters:  []*huma.Param{id(), header("Range", "bytes=FIRST-LAST, bytes=FIRST-, bytes=-LAST"), header("If-Range", "The ETag that the range is of"), header("If-None-Match", "Answer 304 if the file is still this one")},
-		Errors:      []int{401, 404, 416, 422},
+		Errors:      []int{400, 401, 404, 412, 416, 422},
 		Responses: map[string]*huma.Response{
 			"200": {Description: "The file", Headers: served, Content: map[string]*huma.MediaType{"application/octet-stream": raw, "video/*": raw}},
 			"206": {Description: "A range of it", Headers: served, Content: map[string]*huma.MediaType{"application/octet-stream": raw, "video/*": raw, "multipart/byteranges": raw}},
@@ -73,13 +74,13 @@ func (s *Server) describeContent() {
 		},
 	})
 	get.Responses["416"].Description = "The file has no such range, or too many were asked for"
-	get.Responses["416"].Content["text/plain"] = &huma.MediaType{Schema: &huma.Schema{Type: huma.TypeString}}
+	get.Responses["416"].Headers = map[string]*huma.Header{"Content-Range": text("bytes */LENGTH: how long the file is")}
 
 	s.describe(&huma.Operation{
 		OperationID: "watch-video", Method: http.MethodGet, Path: pathEvents, Summary: "Watch what becomes of a video's file, as server-sent events",
 		Description: "Events: status (the video's status and facts; its id is the version), progress (phase upload or probe, done and total bytes), end (reason final, gone, unavailable, stopping or long). A comment every 15 s keeps the connection. Whether the caller may still read is decided again every 30 s.",
 		Parameters:  []*huma.Param{id()},
-		Errors:      []int{401, 404, 422},
+		Errors:      []int{400, 401, 404, 422},
 		Responses:   map[string]*huma.Response{"200": {Description: "Events", Content: map[string]*huma.MediaType{"text/event-stream": {Schema: &huma.Schema{Type: huma.TypeString}}}}},
 	})
 }

@@ -292,22 +292,3 @@ func (s *Server) discardDead(ctx context.Context, in *deadDiscardInput) (*struct
 	}
 	return nil, s.Ledger.Remove(ctx, l.Letter)
 }
-
-// Resolve implements huma.Resolver: of a parameter that is given twice it is not
-// known which one is meant.
-func (in *deadListInput) Resolve(ctx huma.Context) []error {
-	return twice(ctx)
-}
-
-// twice is an error for each query parameter that is given more than once.
-func twice(ctx huma.Context) (errs []error) {
-	u := ctx.URL()
-	for name, values := range u.Query() {
-		if len(values) > 1 {
-			errs = append(errs, &huma.ErrorDetail{Location: "query." + name, Message: "given more than once"})
-		}
-	}
-	return errs
-}
-
-var _ huma.Resolver = (*deadListInput)(nil)

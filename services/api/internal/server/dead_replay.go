@@ -33,10 +33,7 @@ type deadReplayOutput struct {
 func (s *Server) replayDead(ctx context.Context, in *deadReplayInput) (*deadReplayOutput, error) {
 	who := gate.CallerOf(ctx)
 	o := &order{commandID: replayID(in.ID)}
-	var err error
-	if o.wait, o.waits, err = preferWait([]string{in.Prefer}); err != nil {
-		return nil, err
-	}
+	o.wait, o.waits = preferWait([]string{in.Prefer})
 	l, err := s.findDead(ctx, who, in.ID)
 	if fault.Is(err, fault.NotFound) {
 		return s.replayedBefore(ctx, who, o, in)

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/google/uuid"
@@ -56,7 +57,7 @@ func (s *Server) record(ctx context.Context, d *events.Decision) error {
 	s.metrics.decided(ctx, d)
 	m, err := events.NewDecision(s.Keys, events.SourceAPI, d)
 	if err != nil {
-		return err
+		return tooLarge(d, err)
 	}
 	ctx, cancel := within(ctx, appendTimeout)
 	defer cancel()
@@ -64,6 +65,18 @@ func (s *Server) record(ctx context.Context, d *events.Decision) error {
 		return fmt.Errorf("record decision %s: %w", d.ID, err)
 	}
 	return nil
+}
+
+// tooLarge says of a decision that could not be made a record whether it holds too
+// much: then the request asked about more than can be recorded, and is refused. Any
+// other reason is a defect of ours.
+func tooLarge(d *events.Decision, err error) error {
+	if b, encodeErr := events.EncodeDecision(d); errors.Is(err, events.ErrMalformed) && encodeErr == nil && len(b) > events.MaxRecord {
+		e := fault.New(fault.TooLarge, "decision-too-large", "the request makes a decision of %d bytes, at most %d can be recorded", len(b), events.MaxRecord)
+		e.Err = err
+		return e
+	}
+	return err
 }
 
 // checkAll asks about many resources at once and records every decision: one
@@ -94,7 +107,7 @@ func (s *Server) recordAll(ctx context.Context, all []*events.Decision) error {
 		s.metrics.decided(ctx, d)
 		var err error
 		if msgs[i], err = events.NewDecision(s.Keys, events.SourceAPI, d); err != nil {
-			return err
+			return tooLarge(d, err)
 		}
 	}
 	ctx, cancel := within(ctx, appendTimeout)

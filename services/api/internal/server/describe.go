@@ -31,11 +31,11 @@ func describeAnswers(all map[string]*huma.Response, isMutation bool) {
 			r.Headers = map[string]*huma.Header{}
 		}
 		if r.Headers["Cache-Control"] == nil {
-			r.Headers["Cache-Control"] = text("no-store, for a request with the session's cookie")
+			r.Headers["Cache-Control"] = text("private, no-cache, with Vary: Authorization, Cookie, Writ-Tenant; no-store for a request with the session's cookie")
 		}
 		r.Headers["X-Request-ID"] = required("The request's own id, if it had a reasonable one")
 		if status == "304" {
-			r.Headers["ETag"] = required("The version")
+			r.Headers["ETag"] = required("The tag of what the caller has")
 		}
 		if !isMutation || !strings.HasPrefix(status, "2") {
 			continue

@@ -2,32 +2,35 @@ package server
 
 import (
 	"reflect"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/writ-project/writ/pkg/fault"
+	"github.com/writ-project/writ/pkg/request"
 )
 
 func typeOf[T any]() reflect.Type { return reflect.TypeFor[T]() }
 
-// preferWait reads wait from Prefer (RFC 7240): seconds, at most maxWait. Other
-// preferences are ignored, as the RFC says.
-func preferWait(values []string) (wait time.Duration, asked bool, err error) {
-	for _, v := range values {
-		for p := range strings.SplitSeq(v, ",") {
-			name, value, _ := strings.Cut(strings.TrimSpace(strings.SplitN(p, ";", 2)[0]), "=")
-			if !strings.EqualFold(strings.TrimSpace(name), "wait") {
-				continue
-			}
-			seconds, err := strconv.Atoi(strings.Trim(strings.TrimSpace(value), `"`))
-			if err != nil || seconds < 0 {
-				return 0, false, fault.InvalidField("header.Prefer", "wait wants a number of seconds")
-			}
-			return min(time.Duration(min(seconds, 3600))*time.Second, maxWait), true, nil
+// preferWait reads wait from Prefer (RFC 7240): seconds, at most maxWait. One that
+// cannot be met, and any other preference, is ignored, as section 2 says; of two
+// the first counts.
+func preferWait(values []string) (wait time.Duration, asked bool) {
+	for _, p := range request.List(strings.Join(values, ",")) {
+		name, value, _ := strings.Cut(strings.TrimSpace(request.Cut(p, ';')), "=")
+		if !strings.EqualFold(strings.TrimSpace(name), "wait") {
+			continue
 		}
+		text := strings.Trim(strings.TrimSpace(value), `"`)
+		seconds, ok := digits(text)
+		switch {
+		case ok:
+			return time.Duration(min(seconds, int64(maxWait/time.Second))) * time.Second, true
+		case text != "" && strings.Trim(text, "0123456789") == "": // more than a number holds (RFC 9111, 1.2.2)
+			return maxWait, true
+		}
+		return 0, false
 	}
-	return 0, false, nil
+	return 0, false
 }
 
 // maxKey is the length of the longest idempotency key, in bytes.
@@ -39,12 +42,14 @@ func idempotencyKey(v string) (string, error) {
 	if v == "" {
 		return "", nil
 	}
-	key := v
+	key, ok := v, true
 	if strings.HasPrefix(v, `"`) {
 		if len(v) < 2 || !strings.HasSuffix(v, `"`) {
 			return "", fault.InvalidField("header.Idempotency-Key", "the closing quote is missing")
 		}
-		key = strings.NewReplacer(`\"`, `"`, `\\`, `\`).Replace(v[1 : len(v)-1])
+		if key, ok = unquote(v[1 : len(v)-1]); !ok {
+			return "", fault.InvalidField("header.Idempotency-Key", "want one string in quotes (RFC 8941, 3.3.3)")
+		}
 	}
 	if key == "" || len(key) > maxKey {
 		return "", fault.InvalidField("header.Idempotency-Key", "want 1 to %d characters", maxKey)
@@ -57,39 +62,19 @@ func idempotencyKey(v string) (string, error) {
 	return key, nil
 }
 
-// etag is a version as an entity tag.
-func etag(version int64) string { return `"` + strconv.FormatInt(version, 10) + `"` }
-
-// maxETags bounds the entity tags in one header.
-const maxETags = 16
-
-// entityTags reads If-Match or If-None-Match (RFC 9110, 13.1): the versions
-// named, or any for *. Weak tags never match (strong comparison) and are left
-// out, so that versions may be empty although the header was there.
-func entityTags(header, v string) (versions []int64, any, present bool, err error) {
-	if v == "" {
-		return nil, false, false, nil
-	}
-	if strings.TrimSpace(v) == "*" {
-		return nil, true, true, nil
-	}
-	tags := strings.Split(v, ",")
-	if len(tags) > maxETags {
-		return nil, false, false, fault.InvalidField("header."+header, "at most %d entity tags", maxETags)
-	}
-	for _, t := range tags {
-		t = strings.TrimSpace(t)
-		if strings.HasPrefix(t, "W/") {
-			continue
+// unquote reads what stands between a string's quotes (RFC 8941, 3.3.3).
+func unquote(s string) (string, bool) {
+	var out strings.Builder
+	for i := 0; i < len(s); i++ {
+		switch {
+		case s[i] == '"':
+			return "", false
+		case s[i] == '\\':
+			if i++; i == len(s) || s[i] != '"' && s[i] != '\\' {
+				return "", false
+			}
 		}
-		if len(t) < 2 || t[0] != '"' || t[len(t)-1] != '"' {
-			return nil, false, false, fault.InvalidField("header."+header, `want "version", the ETag of an answer`)
-		}
-		n, err := strconv.ParseInt(t[1:len(t)-1], 10, 64)
-		if err != nil || n < 1 {
-			continue // another's tag: it matches nothing of ours
-		}
-		versions = append(versions, n)
+		out.WriteByte(s[i])
 	}
-	return versions, false, true, nil
+	return out.String(), true
 }

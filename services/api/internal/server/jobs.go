@@ -68,11 +68,6 @@ type jobsInput struct {
 	Cursor string `query:"cursor" maxLength:"21" pattern:"^([ws][0-9]+)?$" doc:"next_cursor of the page before"`
 }
 
-// Resolve implements huma.Resolver.
-func (in *jobsInput) Resolve(ctx huma.Context) []error { return twice(ctx) }
-
-var _ huma.Resolver = (*jobsInput)(nil)
-
 type jobsOutput struct {
 	Body struct {
 		Items      []Job  `json:"items" doc:"First those that wait for their first attempt, the newest first, then those that changed last first. There may be none on a page that is not the last"`

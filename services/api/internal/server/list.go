@@ -15,6 +15,7 @@ import (
 	"github.com/writ-project/writ/pkg/fault"
 	"github.com/writ-project/writ/pkg/gate"
 	"github.com/writ-project/writ/pkg/kind"
+	"github.com/writ-project/writ/pkg/kind/user"
 	"github.com/writ-project/writ/pkg/store"
 )
 
@@ -44,8 +45,6 @@ func (in *listInput) Resolve(ctx huma.Context) []error {
 		switch {
 		case p == nil:
 			errs = append(errs, &huma.ErrorDetail{Location: "query." + name, Message: "unknown query parameter"})
-		case len(values) > 1:
-			errs = append(errs, &huma.ErrorDetail{Location: "query." + name, Message: "given more than once"})
 		case p.Extensions[filterMark] == nil: // huma's to read
 		case len(p.Schema.Enum) > 0 && !slices.Contains(p.Schema.Enum, any(values[0])):
 			errs = append(errs, &huma.ErrorDetail{Location: "query." + name, Message: fmt.Sprintf("want one of %v", p.Schema.Enum)})
@@ -72,10 +71,8 @@ func (k *resources) list(ctx context.Context, in *listInput) (*listOutput, error
 	if err != nil {
 		return nil, err
 	}
-	for _, h := range k.def.Hidden {
-		if strings.TrimPrefix(in.Sort, "-") == h.Field {
-			return nil, fault.InvalidField("query.sort", "cannot sort by %s: not everybody may see it", h.Field)
-		}
+	if field := strings.TrimPrefix(in.Sort, "-"); k.hides(field) {
+		return nil, fault.InvalidField("query.sort", "cannot sort by %s: not everybody may see it", field)
 	}
 	plan, err := k.plan(ctx, c, k.def, kind.ActionList)
 	if err != nil {
@@ -107,6 +104,13 @@ func (k *resources) list(ctx context.Context, in *listInput) (*listOutput, error
 	out.Body.NextCursor = page.NextCursor
 	out.Body.Items, err = k.present(ctx, c, page.Items, in.Include == includePermissions)
 	return out, err
+}
+
+// hides reports whether a field is not shown to everybody who may list: an order by
+// it would tell what it holds.
+func (k *resources) hides(field string) bool {
+	return k.def == user.Kind && slices.Contains(user.Unseen, field) ||
+		slices.ContainsFunc(k.def.Hidden, func(h kind.Hidden) bool { return h.Field == field })
 }
 
 // equals reads the caller's filters as values of their fields' types.

@@ -17,7 +17,7 @@ import (
 // deadline bounds a request: our own work and what the client asked to wait.
 func deadline(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		wait, _, _ := preferWait(r.Header.Values("Prefer")) // the handler reports what is wrong with it
+		wait, _ := preferWait(r.Header.Values("Prefer"))
 		ctx, cancel := context.WithTimeout(r.Context(), requestTimeout+wait)
 		defer cancel()
 		next.ServeHTTP(w, r.WithContext(ctx))

@@ -4,10 +4,13 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"mime"
+	"net/http"
 	"strconv"
 	"strings"
 
 	"github.com/writ-project/writ/pkg/fault"
+	"github.com/writ-project/writ/pkg/problem"
+	"github.com/writ-project/writ/pkg/request"
 )
 
 // contentRange is what a Content-Range of a PUT says (RFC 9110, 14.4 and 14.5).
@@ -78,8 +81,63 @@ func digits(s string) (int64, bool) {
 // refuse egregious ones).
 const maxRanges = 16
 
-// tooManyRanges reports whether a Range header asks for more than maxRanges.
-func tooManyRanges(v string) bool { return strings.Count(v, ",") >= maxRanges }
+// byteRanges reads the Range of a GET for a file of size bytes (RFC 9110, 14.1 and
+// 14.2): the ranges that it has, as a header; "" where all of the file is to be
+// sent, because the unit is another or the header none. The error is the 416.
+func byteRanges(v string, size int64) (string, error) {
+	unit, list, ok := strings.Cut(v, "=")
+	if !ok || !strings.EqualFold(strings.TrimSpace(unit), "bytes") || size == 0 {
+		return "", nil
+	}
+	var has []string
+	specs := request.List(list)
+	if len(specs) > maxRanges {
+		return "", unsatisfiable("too-many-ranges", "At most 16 ranges in one request", size)
+	}
+	for _, spec := range specs {
+		a, b, ok := strings.Cut(spec, "-")
+		first, last, fine := span(a, b, size)
+		if !ok || !fine {
+			return "", nil
+		}
+		if first < size && first <= last {
+			has = append(has, strconv.FormatInt(first, 10)+"-"+strconv.FormatInt(last, 10))
+		}
+	}
+	if len(specs) == 0 {
+		return "", nil
+	}
+	if len(has) == 0 {
+		return "", unsatisfiable("range", "The file has none of these bytes", size)
+	}
+	return "bytes=" + strings.Join(has, ","), nil
+}
+
+// span reads FIRST-LAST, FIRST- and -LENGTH, both ends inclusive; not ok if it is
+// none of them. A span that the file has nothing of begins behind its end.
+func span(a, b string, size int64) (first, last int64, ok bool) {
+	number := func(s string) (int64, bool) {
+		if n, ok := digits(s); ok {
+			return n, true
+		}
+		return size, s != "" && strings.Trim(s, "0123456789") == "" // of more digits than any file
+	}
+	if a == "" {
+		n, ok := number(b)
+		return size - min(n, size), size - 1, ok
+	}
+	first, ok = number(a)
+	if !ok || b == "" {
+		return first, size - 1, ok
+	}
+	last, ok = number(b)
+	return first, min(last, size-1), ok && (first <= last || len(a) > 18)
+}
+
+func unsatisfiable(code, detail string, size int64) error {
+	p := problem.New(http.StatusRequestedRangeNotSatisfiable, code, detail)
+	return p.With("Content-Range", "bytes */"+strconv.FormatInt(size, 10)) // RFC 9110, 15.5.17
+}
 
 // sha256Digest reads the sha-256 of a Repr-Digest or Content-Digest (RFC 9530, a
 // dictionary of byte sequences) as hex, "" if it has none: other algorithms are

@@ -6,8 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"slices"
-	"time"
 	"unicode/utf8"
 
 	"github.com/writ-project/writ/pkg/events"
@@ -16,6 +14,7 @@ import (
 	"github.com/writ-project/writ/pkg/kind"
 	"github.com/writ-project/writ/pkg/kind/tenant"
 	"github.com/writ-project/writ/pkg/kind/user"
+	"github.com/writ-project/writ/pkg/kind/video"
 	"github.com/writ-project/writ/pkg/problem"
 	"github.com/writ-project/writ/pkg/request"
 )
@@ -114,8 +113,26 @@ func (k *resources) create(ctx context.Context, in *createInput) (*mutationOutpu
 	if d := all[0]; d.Effect != events.Allow {
 		return nil, k.refuse(ctx, d, denied(d))
 	}
+	if err := k.ownable(ctx, o.caller, row.OwnerID); err != nil {
+		return k.answer(ctx, o, nil, k.refuse(ctx, all[0], err))
+	}
 	done, err := k.submit(ctx, o, all[0], c)
 	return k.answer(ctx, o, done, err)
+}
+
+// ownable refuses an owner whom the tenant does not know: nobody could do anything
+// with what is theirs. That somebody is known elsewhere is not told.
+func (k *resources) ownable(ctx context.Context, c *gate.Caller, owner string) error {
+	if owner == c.ID {
+		return nil
+	}
+	row, err := k.Store.Get(ctx, user.Kind, owner)
+	if fault.Is(err, fault.NotFound) || err == nil && !user.Kind.In(row, c.Tenant) {
+		e := fault.Conflict("no-such-owner", "there is no such user in the tenant %s", c.Tenant) // of its form there is nothing wrong
+		e.Fields = []fault.Field{{Location: "body.owner_id", Message: "there is no such user in the tenant"}}
+		return e
+	}
+	return err
 }
 
 // complete fills in what a new row inherits from its owner: the caller, unless
@@ -195,7 +212,7 @@ func (k *resources) change(ctx context.Context, h MutationHeaders, c events.Comm
 	if err != nil {
 		return nil, err
 	}
-	versions, anyVersion, conditional, err := entityTags("If-Match", request.FieldLines(ctx, "If-Match"))
+	cond, err := conditions(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -207,27 +224,26 @@ func (k *resources) change(ctx context.Context, h MutationHeaders, c events.Comm
 		return k.answer(ctx, o, nil, err)
 	}
 	attr := attrs(o.caller, k.def, row)
+	var possible func() error
 	if c.Action == kind.ActionUpdate {
-		if _, err := k.def.Update(row, c.Body, row.UpdatedAt); err != nil { // what the schema let through
+		next, err := k.def.Update(row, c.Body, row.UpdatedAt)
+		if err != nil { // what the schema let through
 			return nil, fault.InvalidField("body", "%v", err)
+		}
+		if next.OwnerID != row.OwnerID {
+			possible = func() error { return k.ownable(ctx, o.caller, next.OwnerID) }
 		}
 		if k.def != tenant.Kind {
 			attr = k.def.ChangeAttrs(row, c.Changes)
 		}
 	}
-	done, err := k.order(ctx, o, row, attr, c, match{versions, conditional && !anyVersion}, nil)
+	done, err := k.order(ctx, o, row, attr, c, cond, possible)
 	return k.answer(ctx, o, done, err)
-}
-
-// match is what If-Match wants of a row.
-type match struct {
-	versions []int64
-	wanted   bool
 }
 
 // order decides about a command on a row with these attributes and submits it.
 // possible, if there is one, may refuse what the policy allows.
-func (k *resources) order(ctx context.Context, o *order, row kind.Row, attr map[string]any, c events.Command, m match, possible func() error) (*command, error) {
+func (k *resources) order(ctx context.Context, o *order, row kind.Row, attr map[string]any, c events.Command, cond request.Conditions, possible func() error) (*command, error) {
 	all, err := k.decide(ctx, o.caller, events.Resource{Kind: c.Kind, ID: c.ResourceID, Version: row.Version, Attr: attr}, c.Action, kind.ActionRead)
 	if err != nil {
 		return nil, err
@@ -240,11 +256,13 @@ func (k *resources) order(ctx context.Context, o *order, row kind.Row, attr map[
 	default: // not even to be known of: the same answer as for one that is not there
 		return nil, k.refuse(ctx, d, fault.Missing(k.def.Name, c.ResourceID))
 	}
-	if m.wanted {
-		c.IfMatch = m.versions
-		if stale(m.versions, row.Version) {
-			return nil, k.refuse(ctx, d, fault.Conflict(problem.VersionConflict, "%s %s is at version %d", c.Kind, c.ResourceID, row.Version))
-		}
+	judge := judged
+	if c.Action == video.ActionUpload {
+		judge = judgedFile
+	}
+	unmet := false
+	if c.IfMatch, unmet = judge(cond, row); unmet {
+		return nil, k.refuse(ctx, d, stale(k.def, row))
 	}
 	if possible != nil {
 		if err := possible(); err != nil {
@@ -252,17 +270,6 @@ func (k *resources) order(ctx context.Context, o *order, row kind.Row, attr map[
 		}
 	}
 	return k.submit(ctx, o, d, c)
-}
-
-// stale reports whether none of the versions can match any more. A higher one
-// than the row's may: commands on the way to the row are not seen here.
-func stale(versions []int64, current int64) bool {
-	for _, v := range versions {
-		if v >= current {
-			return false
-		}
-	}
-	return true
 }
 
 // refuse records the decision and answers with cause, or says that it could
@@ -319,25 +326,23 @@ func (k *resources) answer(ctx context.Context, o *order, c *command, err error)
 	if err != nil {
 		return nil, fmt.Errorf("read the result of command %s: %w", c.ID, err)
 	}
-	if c.Kind == user.Kind.Name && row.CreatedAt.Before(c.IssuedAt.Truncate(time.Microsecond)) && out.Status == http.StatusCreated {
-		out.Status, out.Location = http.StatusOK, "/v1/"+k.def.Plural+"/"+row.ID // found
-	}
 	if out.Status == http.StatusCreated {
 		out.Location = "/v1/" + k.def.Plural + "/" + row.ID // a user's id is Stytch's to give
+		known := false
+		if row, known = o.met(row, c.IssuedAt); known {
+			out.Status = http.StatusOK
+		}
 	}
 	shown, err := k.present(ctx, o.caller, []kind.Row{row}, false, o.views...)
 	if err != nil {
 		return nil, err
 	}
-	out.ETag, out.Body = etag(c.Version), shown[0]
-	return out, nil
+	out.Body = shown[0]
+	out.ETag, err = etag(row, shown[0])
+	return out, err
 }
 
 func (k *resources) get(ctx context.Context, in *getInput) (*getOutput, error) {
-	versions, anyVersion, _, err := entityTags("If-None-Match", request.FieldLines(ctx, "If-None-Match"))
-	if err != nil {
-		return nil, err
-	}
 	c := gate.CallerOf(ctx)
 	row, err := k.load(ctx, c, in.ID)
 	if err != nil {
@@ -353,17 +358,13 @@ func (k *resources) get(ctx context.Context, in *getInput) (*getOutput, error) {
 	if all[0].Effect != events.Allow {
 		return nil, fault.Missing(k.def.Name, in.ID)
 	}
-	out := &getOutput{Status: http.StatusOK, ETag: etag(row.Version)}
-	if anyVersion || slices.Contains(versions, row.Version) {
-		out.Status = http.StatusNotModified
-		return out, nil
-	}
 	shown, err := k.present(ctx, c, []kind.Row{row}, in.Include == includePermissions)
 	if err != nil {
 		return nil, err
 	}
-	out.Body = shown[0]
-	return out, nil
+	out := &getOutput{Status: http.StatusOK, Body: shown[0]}
+	out.ETag, err = etag(row, shown[0]) // whether the client has it is problem.Conditional's to tell
+	return out, err
 }
 
 // object compacts a JSON body that huma has validated and refuses what not

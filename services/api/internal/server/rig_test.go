@@ -131,19 +131,25 @@ func (r *rig) connect(url string) *ledger.Ledger {
 // api starts an api instance and gives its address.
 func (r *rig) api() string {
 	r.t.Helper()
+	web := httptest.NewServer(r.handler())
+	r.t.Cleanup(func() {
+		web.Close()
+		http.DefaultClient.CloseIdleConnections()
+	})
+	return web.URL
+}
+
+// handler is an api instance without a listener.
+func (r *rig) handler() http.Handler {
+	r.t.Helper()
 	s, h, err := New(Config{
 		Ledger: r.connect(r.nats), Store: r.store, Authz: r.authz, Identity: r.id, Keys: r.keys, Kinds: kinds.All,
 		Health: health.New(), Telemetry: r.tel, Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Version: "test",
 		Stopping: r.stopping, StytchWebhookSecret: r.webhookSecret, Backlog: r.backlog, Queue: r.queue, TrustedProxies: r.proxies, OwnURL: "http://localhost",
 	})
 	must(r.t, err)
-	web := httptest.NewServer(h)
-	r.t.Cleanup(func() {
-		web.Close()
-		s.Close()
-		http.DefaultClient.CloseIdleConnections()
-	})
-	return web.URL
+	r.t.Cleanup(s.Close)
+	return h
 }
 
 // person makes a user with a session and a row of the directory.

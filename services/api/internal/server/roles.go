@@ -12,6 +12,7 @@ import (
 	"github.com/writ-project/writ/pkg/kind"
 	"github.com/writ-project/writ/pkg/kind/tenant"
 	"github.com/writ-project/writ/pkg/kind/user"
+	"github.com/writ-project/writ/pkg/request"
 )
 
 // Limits of what a user may be in a tenant. Stytch keeps 4 KB of metadata for
@@ -70,7 +71,7 @@ func (p *people) setRoles(ctx context.Context, in *setRolesInput) (*mutationOutp
 }
 
 // change submits what a user is to be in a tenant.
-func (p *people) change(ctx context.Context, o *order, row kind.Row, change user.RolesChange, m match) (*command, error) {
+func (p *people) change(ctx context.Context, o *order, row kind.Row, change user.RolesChange, m request.Conditions) (*command, error) {
 	body, err := json.Marshal(change)
 	if err != nil {
 		return nil, fmt.Errorf("encode roles of %s: %w", row.ID, err)

@@ -20,22 +20,22 @@ func (s *Server) registerKind(d *kind.Definition) {
 	common := []int{400, 401, 403, 404, 409, 413, 415, 422, 503}
 
 	register(s, huma.Operation{
-		OperationID: "create-" + d.Name, Method: http.MethodPost, Path: path, Tags: tags, Summary: "Create a " + d.Name,
+		OperationID: "create-" + d.Name, Method: http.MethodPost, Path: path, Tags: tags, Summary: "Create " + article(d.Name) + d.Name,
 		DefaultStatus: http.StatusAccepted, RequestBody: jsonBody(sc.create, "application/json"), Errors: common,
 		Responses: map[string]*huma.Response{"201": sc.resource("Created, and waited for"), "202": sc.accepted},
 	}, k.create)
 	register(s, huma.Operation{
-		OperationID: "update-" + d.Name, Method: http.MethodPatch, Path: path + "/{id}", Tags: tags, Summary: "Change a " + d.Name + " (RFC 7396 merge patch)",
+		OperationID: "update-" + d.Name, Method: http.MethodPatch, Path: path + "/{id}", Tags: tags, Summary: "Change " + article(d.Name) + d.Name + " (RFC 7396 merge patch)",
 		DefaultStatus: http.StatusAccepted, RequestBody: jsonBody(sc.patch, "application/json", "application/merge-patch+json"), Errors: append(common, 412),
 		Responses: map[string]*huma.Response{"200": sc.resource("Changed, and waited for"), "202": sc.accepted},
 	}, k.update)
 	register(s, huma.Operation{
-		OperationID: "delete-" + d.Name, Method: http.MethodDelete, Path: path + "/{id}", Tags: tags, Summary: "Delete a " + d.Name,
+		OperationID: "delete-" + d.Name, Method: http.MethodDelete, Path: path + "/{id}", Tags: tags, Summary: "Delete " + article(d.Name) + d.Name,
 		DefaultStatus: http.StatusAccepted, Errors: []int{400, 401, 403, 404, 412, 422, 503},
 		Responses: map[string]*huma.Response{"202": sc.accepted, "204": {Description: "Deleted, and waited for"}},
 	}, k.delete)
 	register(s, huma.Operation{
-		OperationID: "get-" + d.Name, Method: http.MethodGet, Path: path + "/{id}", Tags: tags, Summary: "Read a " + d.Name,
+		OperationID: "get-" + d.Name, Method: http.MethodGet, Path: path + "/{id}", Tags: tags, Summary: "Read " + article(d.Name) + d.Name,
 		Errors:    []int{401, 404, 422, 503},
 		Responses: map[string]*huma.Response{"200": sc.resource("The " + d.Name), "304": {Description: "Not modified"}},
 	}, k.get)
@@ -46,7 +46,7 @@ func (s *Server) registerKind(d *kind.Definition) {
 	for _, action := range d.Routed() {
 		register(s, huma.Operation{
 			OperationID: action + "-" + d.Name, Method: http.MethodPost, Path: path + "/{id}/" + action, Tags: tags,
-			Summary: strings.ToUpper(action[:1]) + action[1:] + " a " + d.Name, DefaultStatus: http.StatusAccepted,
+			Summary: strings.ToUpper(action[:1]) + action[1:] + " " + article(d.Name) + d.Name, DefaultStatus: http.StatusAccepted,
 			Errors:    []int{400, 401, 403, 404, 409, 412, 422, 503},
 			Responses: map[string]*huma.Response{"200": sc.resource("Done, and waited for"), "202": sc.accepted},
 		}, k.act(action))
@@ -101,7 +101,8 @@ func schemasOf(api huma.API, d *kind.Definition) schemas {
 	}}}}
 	for _, name := range d.AttrNames() {
 		p := full.Properties[name]
-		if name == "tenant" || p.Type == huma.TypeObject || p.Type == huma.TypeArray || p.Format == "date-time" {
+		hidden := slices.ContainsFunc(d.Hidden, func(h kind.Hidden) bool { return h.Field == name }) // which a filter would tell
+		if hidden || name == "tenant" || p.Type == huma.TypeObject || p.Type == huma.TypeArray || p.Format == "date-time" {
 			continue
 		}
 		out.filters = append(out.filters, &huma.Param{
@@ -127,7 +128,7 @@ func permissionsSchema(d *kind.Definition) *huma.Schema {
 func (s schemas) resource(description string) *huma.Response {
 	return &huma.Response{
 		Description: description,
-		Headers:     map[string]*huma.Header{"ETag": text("The version")},
+		Headers:     map[string]*huma.Header{"ETag": text("The version, and where the caller is shown less or more than the whole row, - and a digest of that")},
 		Content:     map[string]*huma.MediaType{"application/json": {Schema: s.full}},
 	}
 }
@@ -155,4 +156,12 @@ func dropBinary(api huma.API, operationID string) {
 			}
 		}
 	}
+}
+
+// article is the indefinite one of a kind's name, and a space.
+func article(name string) string {
+	if strings.ContainsAny(name[:1], "aeiou") {
+		return "an "
+	}
+	return "a "
 }

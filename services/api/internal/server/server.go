@@ -73,6 +73,8 @@ type Config struct {
 	BootstrapAdmin string
 	// TrustedProxies say where requests come from (WRIT_TRUSTED_PROXIES).
 	TrustedProxies request.Proxies
+	// CORSOrigins are those whose pages may use this (WRIT_CORS_ORIGINS).
+	CORSOrigins request.Origins
 	// MaxInFlight is how many requests are worked on at a time; 0 means no limit.
 	MaxInFlight uint
 	// RateLimit is how many requests a second one principal may send to this
@@ -154,7 +156,7 @@ func (s *Server) Close() {
 
 func (s *Server) routes() http.Handler {
 	r := chi.NewRouter()
-	r.Use(request.Identify(s.TrustedProxies), middleware.GetHead, problem.Recover(s.Log))
+	r.Use(request.Identify(s.TrustedProxies), s.CORSOrigins.CORS, middleware.GetHead, problem.Recover(s.Log), problem.WellFormed(s.Log))
 	r.NotFound(problem.NotFound)
 	r.MethodNotAllowed(problem.MethodNotAllowed)
 	r.Get("/livez", s.Health.Livez)
@@ -167,11 +169,11 @@ func (s *Server) routes() http.Handler {
 			otelhttp.NewMiddleware("http", otelhttp.WithTracerProvider(s.Telemetry.TracerProvider()),
 				otelhttp.WithMeterProvider(s.Telemetry.MeterProvider()), otelhttp.WithPropagators(s.Telemetry.Propagator())),
 			problem.Recover(s.Log), limit.InFlight(s.MaxInFlight),
-			request.NameSpan, deadline, s.signin.Bearer, s.signin.Pages(s.accountPage),
+			request.NameSpan, deadline, s.signin.Bearer, s.signin.Pages(s.accountPage), problem.Conditional(s.Log),
 		)
 		s.api = humachi.New(r, openapi.Config("writ",
 			"Commands on resources, each authorized by a policy and recorded with the decision that permits it.", s.Version, s.PublicURL))
-		s.api.UseMiddleware(s.gate.Middleware(s.api), s.notTooOften(s.rate))
+		s.api.UseMiddleware(s.gate.Middleware(s.api), s.notTooOften(s.rate), openapi.Input(s.api), s.preconditions)
 		for _, d := range s.Kinds {
 			s.registerKind(d)
 		}
@@ -207,6 +209,12 @@ func register[I, O any](s *Server, op huma.Operation, handle func(context.Contex
 		if !slices.Contains(op.Errors, status) && (!open || status != http.StatusTooManyRequests) {
 			op.Errors = append(op.Errors, status)
 		}
+	}
+	if !slices.Contains(op.Errors, http.StatusBadRequest) {
+		op.Errors = append(op.Errors, http.StatusBadRequest) // a query that cannot be read, a header twice
+	}
+	if judged := op.Method != http.MethodGet || op.Responses["304"] != nil; judged && !slices.Contains(op.Errors, http.StatusPreconditionFailed) {
+		op.Errors = append(op.Errors, http.StatusPreconditionFailed)
 	}
 	problem.Describe(s.api, &op)
 	// huma knows the parameters of the input's type only; an operation with others looks itself.

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -29,6 +30,9 @@ type order struct {
 	commandID   string
 	keyID       string   // what stands for the key in commands, "" for none
 	views       []string // the tenants that the answer tells about a user; none: the caller's
+	// asked is whom a create of a user is about, and member whether the tenant knew them before.
+	asked  *user.New
+	member bool
 }
 
 // newOrder reads the headers that every mutation shares. The command's id comes
@@ -42,11 +46,9 @@ func newOrder(ctx context.Context, h MutationHeaders, parts ...string) (*order, 
 	if o.key, err = idempotencyKey(h.IdempotencyKey); err != nil {
 		return nil, err
 	}
-	if o.wait, o.waits, err = preferWait([]string{request.FieldLines(ctx, "Prefer")}); err != nil {
-		return nil, err
-	}
+	o.wait, o.waits = preferWait([]string{request.FieldLines(ctx, "Prefer")})
 	sum := sha256.New()
-	for _, p := range append(parts, request.FieldLines(ctx, "If-Match")) {
+	for _, p := range append(parts, request.FieldLines(ctx, "If-Match"), request.FieldLines(ctx, "If-None-Match"), request.FieldLines(ctx, "If-Unmodified-Since")) {
 		fmt.Fprintf(sum, "%d:%s", len(p), p)
 	}
 	o.fingerprint = hex.EncodeToString(sum.Sum(nil))
@@ -149,7 +151,7 @@ func (s *Server) submit(ctx context.Context, o *order, d *events.Decision, c eve
 	}
 	m, err := events.NewWrit(s.Keys, events.SourceAPI, d, &c, c.IssuedAt.Add(writLife))
 	if err != nil {
-		return nil, err
+		return nil, tooLarge(d, err)
 	}
 	actx, cancel := within(ctx, appendTimeout)
 	defer cancel()
@@ -256,8 +258,18 @@ func (c *command) outcomeError() error {
 			e.DecisionID = c.DecisionID
 		}
 		return e
-	case events.StatusFailed:
-		return fault.New(fault.Internal, "failed", "command %s failed: %s", c.ID, c.Reason)
+	case events.StatusFailed: // it was taken, and cannot be done: what GET /v1/commands/{id} tells
+		return failure(c.Code, c.Reason)
 	}
 	return nil
+}
+
+// failure is the problem of a command that failed: it is in the way of what is
+// there (409), or asks for what cannot be (422), which its code tells.
+func failure(code, reason string) error {
+	k := fault.KindConflict
+	if code == "metadata-too-large" || strings.HasPrefix(code, "invalid-") { // Stytch's own types are among them
+		k = fault.Invalid
+	}
+	return fault.New(k, cmp.Or(code, "failed"), "%s", cmp.Or(reason, "the command failed"))
 }

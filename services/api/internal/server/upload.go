@@ -16,7 +16,6 @@ import (
 	"github.com/writ-project/writ/pkg/gate"
 	"github.com/writ-project/writ/pkg/kind"
 	"github.com/writ-project/writ/pkg/kind/video"
-	"github.com/writ-project/writ/pkg/problem"
 	"github.com/writ-project/writ/pkg/request"
 )
 
@@ -28,7 +27,7 @@ type putRequest struct {
 	length      int64  // of the body, -1 for unknown
 	ranged      bool
 	span        contentRange
-	match       match
+	conditions  request.Conditions
 	order       *order
 }
 
@@ -71,11 +70,9 @@ func (c *contents) readPut(r *http.Request) (*putRequest, error) {
 	if max(in.length, in.span.total) > c.MaxUpload {
 		return nil, c.tooLarge()
 	}
-	versions, anyVersion, conditional, err := entityTags("If-Match", request.FieldLines(r.Context(), "If-Match"))
-	if err != nil {
+	if in.conditions, err = request.ReadConditions(r.Header); err != nil {
 		return nil, err
 	}
-	in.match = match{versions, conditional && !anyVersion}
 	in.order, err = newOrder(r.Context(), MutationHeaders{SubmitHeaders: SubmitHeaders{
 		Prefer: r.Header.Get("Prefer"), IdempotencyKey: r.Header.Get("Idempotency-Key"),
 	}}, video.ActionUpload, c.def.Name, in.id, total)
@@ -140,9 +137,10 @@ func (c *contents) mayUpload(ctx context.Context, in *putRequest) error {
 	if err := c.record(ctx, all[0]); err != nil {
 		return err
 	}
+	_, unmet := judgedFile(in.conditions, row)
 	switch {
-	case all[0].Effect == events.Allow && in.match.wanted && stale(in.match.versions, row.Version):
-		return fault.Conflict(problem.VersionConflict, "%s %s is at version %d", c.def.Name, in.id, row.Version)
+	case all[0].Effect == events.Allow && unmet:
+		return stale(c.def, row)
 	case all[0].Effect == events.Allow:
 		return nil
 	case all[1].Effect == events.Allow:
@@ -239,7 +237,7 @@ func (c *contents) complete(ctx context.Context, in *putRequest, u video.Upload)
 		return nil, err
 	}
 	return c.resources.order(ctx, in.order, row, c.def.Attrs(row),
-		events.Command{Kind: c.def.Name, ResourceID: in.id, Action: video.ActionUpload, Body: body}, in.match, nil)
+		events.Command{Kind: c.def.Name, ResourceID: in.id, Action: video.ActionUpload, Body: body}, in.conditions, nil)
 }
 
 func (c *contents) answerPut(ctx context.Context, w http.ResponseWriter, in *putRequest, done *command, err error) error {

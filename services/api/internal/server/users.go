@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/mail"
 	"slices"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -53,7 +54,7 @@ func (s *Server) registerUsers() {
 	tags := []string{"users"}
 	mutation := []int{400, 401, 403, 404, 409, 412, 413, 415, 422, 503}
 
-	found := sc.resource("Found, brought up to date, and waited for")
+	found := sc.resource("Known to the tenant, brought up to date, and waited for")
 	found.Headers["Location"] = text("The user")
 	register(s, huma.Operation{
 		OperationID: "create-user", Method: http.MethodPost, Path: "/v1/users", Tags: tags, Summary: "Make a user, or set the name of the one with this address",
@@ -99,11 +100,12 @@ func (p *people) create(ctx context.Context, in *createUserInput) (*mutationOutp
 	if err != nil {
 		return nil, err
 	}
+	o.asked = &user.New{Email: in.Body.Email, FirstName: in.Body.FirstName, LastName: in.Body.LastName}
 	if done, err := p.earlier(ctx, o); done != nil || err != nil {
 		return p.answer(ctx, o, done, err)
 	}
 	c := events.Command{Kind: user.Kind.Name, ResourceID: user.NewID(in.Body.Email), Action: user.ActionCreate}
-	if c.Body, err = json.Marshal(user.New{Email: in.Body.Email, FirstName: in.Body.FirstName, LastName: in.Body.LastName}); err != nil {
+	if c.Body, err = json.Marshal(o.asked); err != nil {
 		return nil, err
 	}
 	all, err := p.decide(ctx, o.caller, events.Resource{Kind: c.Kind, ID: c.ResourceID, Attr: user.Attrs(nil, o.caller.Tenant)}, c.Action)
@@ -113,8 +115,36 @@ func (p *people) create(ctx context.Context, in *createUserInput) (*mutationOutp
 	if d := all[0]; d.Effect != events.Allow {
 		return nil, p.refuse(ctx, d, denied(d))
 	}
+	if o.member, err = p.isMember(ctx, o.caller.Tenant, in.Body.Email); err != nil {
+		return nil, p.refuse(ctx, all[0], err)
+	}
 	done, err := p.submit(ctx, o, all[0], c)
 	return p.answer(ctx, o, done, err)
+}
+
+// isMember reports whether the tenant knows somebody with an address.
+func (p *people) isMember(ctx context.Context, tenant, email string) (bool, error) {
+	page, err := p.Store.List(ctx, user.Kind, store.Query{
+		Tenant: tenant, Limit: 1, Where: store.Where{SQL: `lower("email") = ? AND "email" <> ''`, Args: []any{lowerASCII(email)}}, // as the unique index has it
+	})
+	return len(page.Items) > 0, err
+}
+
+// met gives the row of a user whom a create command made or found as its tenant
+// may be told of them, and whether the tenant knew them before. Whoever it did not
+// know is told of as if they were new: else an address would be enough to learn
+// from any tenant who is known in another, and under what name.
+func (o *order) met(row kind.Row, issued time.Time) (kind.Row, bool) {
+	u, ok := row.Value.(*user.User)
+	if !ok || o.asked == nil {
+		return row, false
+	}
+	if o.member || row.UpdatedAt.Before(issued.Truncate(time.Microsecond)) { // nothing was changed: they were a member
+		return row, true
+	}
+	shown := *u
+	shown.FirstName, shown.LastName, shown.CreatedAt = o.asked.FirstName, o.asked.LastName, u.UpdatedAt
+	return kind.Row{Meta: &shown.Meta, Value: &shown}, false
 }
 
 func (p *people) delete(ctx context.Context, in *deleteUserInput) (*mutationOutput, error) {
@@ -136,17 +166,17 @@ func (p *people) delete(ctx context.Context, in *deleteUserInput) (*mutationOutp
 
 // started reads the headers of a mutation and finds the command that its key
 // stands for already.
-func (p *people) started(ctx context.Context, h MutationHeaders, parts ...string) (*order, match, *command, error) {
+func (p *people) started(ctx context.Context, h MutationHeaders, parts ...string) (*order, request.Conditions, *command, error) {
 	o, err := newOrder(ctx, h, parts...)
 	if err != nil {
-		return nil, match{}, nil, err
+		return nil, request.Conditions{}, nil, err
 	}
-	versions, anyVersion, conditional, err := entityTags("If-Match", request.FieldLines(ctx, "If-Match"))
+	cond, err := conditions(ctx)
 	if err != nil {
-		return nil, match{}, nil, err
+		return nil, cond, nil, err
 	}
 	done, err := p.earlier(ctx, o)
-	return o, match{versions, conditional && !anyVersion}, done, err
+	return o, cond, done, err
 }
 
 // keepsAnAdmin refuses to take the role away from the last admin of the default

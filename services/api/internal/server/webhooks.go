@@ -15,7 +15,6 @@ import (
 	"github.com/writ-project/writ/pkg/fault"
 	"github.com/writ-project/writ/pkg/kind"
 	"github.com/writ-project/writ/pkg/kind/webhook"
-	"github.com/writ-project/writ/pkg/request"
 	"github.com/writ-project/writ/pkg/store"
 )
 
@@ -207,7 +206,7 @@ func (h *hooks) rotate(ctx context.Context, in *rotateInput) (*mutationOutput, e
 	if err != nil {
 		return nil, err
 	}
-	versions, anyVersion, conditional, err := entityTags("If-Match", request.FieldLines(ctx, "If-Match"))
+	cond, err := conditions(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -223,7 +222,7 @@ func (h *hooks) rotate(ctx context.Context, in *rotateInput) (*mutationOutput, e
 	if c.Body, err = json.Marshal(webhook.Rotation{SecretID: o.commandID, SecretKey: key, Overlap: in.Overlap}); err != nil {
 		return nil, err
 	}
-	done, err := h.order(ctx, o, row, attrs(o.caller, h.def, row), c, match{versions, conditional && !anyVersion}, nil)
+	done, err := h.order(ctx, o, row, attrs(o.caller, h.def, row), c, cond, nil)
 	if err != nil {
 		return h.answer(ctx, o, nil, "", err)
 	}

@@ -2,6 +2,7 @@ package signin
 
 import (
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/writ-project/writ/pkg/identity"
@@ -57,11 +58,18 @@ func (s *SignIn) SessionCookie() string { return s.cookies.session }
 // header that programs send, so that everything behind it knows one way only. A
 // browser sends the cookie whoever made it send the request, so one that changes
 // something must come from a page of ours: without a header that says so it is
-// refused. Requests with Authorization pass as they are.
+// refused. Requests with Authorization: Bearer pass as they are; any other scheme
+// is for whoever stands before the api, such as a proxy that asks for a password.
 func (s *SignIn) Bearer(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		token := value(r, s.cookies.session)
-		if token == "" || len(r.Header.Values("Authorization")) > 0 {
+		if len(r.CookiesNamed(s.cookies.session)) > 1 { // whose session is meant?
+			p := problem.New(http.StatusBadRequest, "malformed", "The session's cookie is given more than once")
+			p.Errors = []problem.FieldError{{Location: "header.Cookie", Message: s.cookies.session + " is given more than once"}}
+			problem.Write(w, r, p)
+			return
+		}
+		if _, bearer := bearerOf(r); token == "" || bearer {
 			next.ServeHTTP(w, r)
 			return
 		}
@@ -78,6 +86,13 @@ func (s *SignIn) Bearer(next http.Handler) http.Handler {
 		clone.Header.Set("Authorization", "Bearer "+token)
 		next.ServeHTTP(w, clone)
 	})
+}
+
+// bearerOf gives the token of Authorization: Bearer; false where that header is not
+// there, or of another scheme.
+func bearerOf(r *http.Request) (token string, bearer bool) {
+	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	return strings.TrimSpace(token), strings.EqualFold(scheme, "Bearer")
 }
 
 func safe(method string) bool {

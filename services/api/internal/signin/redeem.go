@@ -112,11 +112,8 @@ func (s *SignIn) Leave(r *http.Request) ([]*http.Cookie, error) {
 		return nil, err
 	}
 	token := value(r, s.cookies.session)
-	if given := r.Header.Get("Authorization"); given != "" {
-		scheme, bearer, _ := strings.Cut(given, " ")
-		if token = strings.TrimSpace(bearer); !strings.EqualFold(scheme, "Bearer") {
-			token = ""
-		}
+	if given, ok := bearerOf(r); ok {
+		token = given
 	}
 	if token == "" {
 		return nil, fault.New(fault.Unauthenticated, "unauthenticated", "there is no session to end")

@@ -152,10 +152,23 @@ func TestListFindsWhatIsMeant(t *testing.T) {
 	if none, _ := r.pages(token, "to="+url.QueryEscape("1969-01-01T00:00:00Z")); len(none) != 0 {
 		t.Errorf("%d before there was a ledger", len(none))
 	}
-	for _, bad := range []string{"cursor=x", "cursor=0-0", "limit=0", "limit=201", "order=up", "effect=maybe", "from=yesterday", "nonsense=1", "effect=deny&effect=allow"} {
+	for _, bad := range []string{"cursor=x", "cursor=0-0", "limit=0", "limit=201", "order=up", "effect=maybe", "from=yesterday", "nonsense=1", "effect=", "kind=", "to="} {
 		if a := r.get("/v1/decisions?"+bad, token); a.status != http.StatusUnprocessableEntity || !strings.Contains(string(a.body), "query.") {
 			t.Errorf("%s: %d %.300s", bad, a.status, a.body)
 		}
+	}
+	// A filter that cannot be read is never one that is not there.
+	for _, path := range []string{"/v1/decisions", "/v1/decisions/export", "/v1/decisions/stream", "/v1/stats"} {
+		for _, bad := range []string{"effect=deny&effect=allow", "kind=a;b", "kind=%zz", "kind=%ff", "kind=a%00", "kind", "kind=x&KIND=y"} {
+			if a := r.get(path+"?"+bad, token); a.status != http.StatusBadRequest && a.status != http.StatusUnprocessableEntity || !strings.Contains(strings.ToLower(string(a.body)), `"query.`) {
+				t.Errorf("%s?%s: %d %.300s, want 400 or 422 that names the parameter", path, bad, a.status, a.body)
+			}
+		}
+	}
+	escaped, _ := r.pages(token, "%65ffect=deny")
+	plain, _ := r.pages(token, "effect=deny")
+	if len(escaped) != len(plain) {
+		t.Errorf("a filter with an escape in its name shows %d, without %d: they are one", len(escaped), len(plain))
 	}
 }
 
@@ -184,9 +197,17 @@ func TestDecisionComesWithItsOutcome(t *testing.T) {
 	if a.status != 200 || out.CommandID != c.ID || out.Status != events.StatusApplied || it.decision(t).ID != d.ID {
 		t.Fatalf("%d %.300s", a.status, a.body)
 	}
-	for _, id := range []string{uuid.NewString(), strings.ToUpper(d.ID)} {
-		if a := r.get("/v1/decisions/"+id, token); a.status != http.StatusNotFound {
-			t.Errorf("%s: %d", id, a.status)
+	for id, want := range map[string]int{uuid.NewString(): 404, strings.ToUpper(d.ID): 200, "{" + d.ID + "}": 422, "urn:uuid:" + d.ID: 422, strings.ReplaceAll(d.ID, "-", ""): 422} {
+		a := r.get("/v1/decisions/"+url.PathEscape(id), token)
+		if a.status != want || want == 422 && !strings.Contains(string(a.body), "path.id") {
+			t.Errorf("%s: %d %s, want %d (RFC 9562, 4: letters in either case)", id, a.status, a.body, want)
+		}
+	}
+	for _, query := range []string{"resource=" + strings.ToUpper(uuid.NewString()), "command=" + strings.ToUpper(c.ID)} {
+		upper, _ := r.pages(token, query)
+		lower, _ := r.pages(token, strings.ToLower(query))
+		if len(upper) != len(lower) || strings.HasPrefix(query, "command") && len(upper) == 0 {
+			t.Errorf("%s finds %d, in lower case %d", query, len(upper), len(lower))
 		}
 	}
 }

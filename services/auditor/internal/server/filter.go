@@ -5,24 +5,37 @@ import (
 	"math"
 	"time"
 
+	"github.com/danielgtaylor/huma/v2"
+
 	"github.com/writ-project/writ/pkg/audit"
 	"github.com/writ-project/writ/pkg/events"
 	"github.com/writ-project/writ/pkg/fault"
+	"github.com/writ-project/writ/pkg/request"
 )
 
 // Filter says which decisions are meant. All of it must hold.
 type Filter struct {
 	From      time.Time `query:"from" doc:"Recorded at this time or later, as the ledger's clock says"`
 	To        time.Time `query:"to" doc:"Recorded before this time"`
-	Principal string    `query:"principal" maxLength:"200" doc:"About this principal, by id"`
-	Kind      string    `query:"kind" maxLength:"64" doc:"On resources of this kind"`
-	Resource  string    `query:"resource" maxLength:"200" doc:"On the resource with this id"`
-	Action    string    `query:"action" maxLength:"64"`
+	Principal string    `query:"principal" minLength:"1" maxLength:"200" doc:"About this principal, by id"`
+	Kind      string    `query:"kind" minLength:"1" maxLength:"64" doc:"On resources of this kind"`
+	Resource  string    `query:"resource" minLength:"1" maxLength:"200" doc:"On the resource with this id"`
+	Action    string    `query:"action" minLength:"1" maxLength:"64"`
 	Effect    string    `query:"effect" enum:"allow,deny"`
-	Tenant    string    `query:"tenant" maxLength:"63" doc:"Of this tenant: none but the request's own (Writ-Tenant) may be looked into"`
-	Policy    string    `query:"policy" maxLength:"200" doc:"Decided by the policy with this name, or under this policy revision"`
-	Command   string    `query:"command" maxLength:"200" doc:"About the command with this id"`
-	Trace     string    `query:"trace" maxLength:"64" doc:"In the trace with this id"`
+	Tenant    string    `query:"tenant" minLength:"1" maxLength:"63" doc:"Of this tenant: none but the request's own (Writ-Tenant) may be looked into"`
+	Policy    string    `query:"policy" minLength:"1" maxLength:"200" doc:"Decided by the policy with this name, or under this policy revision"`
+	Command   string    `query:"command" minLength:"1" maxLength:"200" doc:"About the command with this id"`
+	Trace     string    `query:"trace" minLength:"1" maxLength:"64" doc:"In the trace with this id"`
+}
+
+// Resolve implements huma.Resolver: ids that are UUIDs are written in lower case.
+func (f *Filter) Resolve(huma.Context) []error {
+	for _, id := range []*string{&f.Resource, &f.Command} {
+		if canonical, ok := request.UUID(*id); ok {
+			*id = canonical
+		}
+	}
+	return nil
 }
 
 // glance is what is read of every decision to tell whether it is meant.

@@ -149,7 +149,7 @@ func (f *ocsf) entry(e found) error {
 		return err
 	}
 	c := f.export.checkpoint
-	id, name := activity(d.Action)
+	id, name := activity(&d)
 	out := ocsfEvent{
 		ActivityID: id, ActivityName: name, CategoryUID: ocsfCategory, CategoryName: "Application Activity", ClassUID: ocsfClass, ClassName: "API Activity",
 		TypeUID: ocsfClass*100 + id, SeverityID: 1, Time: d.EvaluatedAt.UnixMilli(), StatusID: 1, ActionID: 1, DispositionID: 1, Message: d.Policy.Reason,
@@ -179,6 +179,9 @@ func (f *ocsf) entry(e found) error {
 	if d.Effect != events.Allow { // Failure, Denied, Blocked
 		out.StatusID, out.ActionID, out.DispositionID, out.Actor.Authorizations[0].Decision = 2, 2, 2, "denied"
 	}
+	if d.IsQuestion() { // it was answered (Success), and nothing was let through or stopped: Observed, Logged
+		out.StatusID, out.ActionID, out.DispositionID = 1, 3, 17
+	}
 	if d.Request.Method != "" {
 		out.HTTPRequest = &ocsfHTTP{d.Request.Method, d.Request.ID}
 	}
@@ -191,19 +194,23 @@ func (f *ocsf) entry(e found) error {
 	return f.line(out)
 }
 
-// activity is the kind of activity that an action is.
-func activity(action string) (id int, name string) {
-	switch {
-	case action == "create":
-		return 1, "Create"
+// activity is the kind of activity that a decision was about. What changes something is one only where a command was
+// permitted or a request refused: the rest, as questions about permissions, has done nothing.
+func activity(d *events.Decision) (id int, name string) {
+	switch action := d.Action; {
+	case d.IsQuestion():
+		return 99, "Ask whether " + action + " is permitted"
 	case action == "read" || action == "list" || strings.HasPrefix(action, "view"):
 		return 2, "Read"
+	case d.Command == nil && d.Effect == events.Allow:
+	case action == "create":
+		return 1, "Create"
 	case action == "update":
 		return 3, "Update"
 	case action == "delete":
 		return 4, "Delete"
 	}
-	return 99, action // Other: its name is the source's own
+	return 99, d.Action // Other: its name is the source's own
 }
 
 func endpoint(d events.Decision) ocsfEndpoint {

@@ -7,6 +7,7 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"strconv"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -18,7 +19,6 @@ import (
 	"github.com/writ-project/writ/pkg/audit"
 	"github.com/writ-project/writ/pkg/authz"
 	"github.com/writ-project/writ/pkg/events"
-	"github.com/writ-project/writ/pkg/fault"
 	"github.com/writ-project/writ/pkg/gate"
 	"github.com/writ-project/writ/pkg/health"
 	"github.com/writ-project/writ/pkg/identity"
@@ -52,6 +52,8 @@ type Config struct {
 	Version   string
 	// TrustedProxies say where requests come from (WRIT_TRUSTED_PROXIES).
 	TrustedProxies request.Proxies
+	// CORSOrigins are those whose pages may use this (WRIT_CORS_ORIGINS).
+	CORSOrigins request.Origins
 	// Stopping is closed when the service drains: streams and exports end then.
 	// Nil means never.
 	Stopping <-chan struct{}
@@ -91,7 +93,7 @@ func (s *Server) Close() { s.watch.close() }
 
 func (s *Server) routes() http.Handler {
 	r := chi.NewRouter()
-	r.Use(request.Identify(s.TrustedProxies), middleware.GetHead, problem.Recover(s.Log))
+	r.Use(request.Identify(s.TrustedProxies), s.CORSOrigins.CORS, middleware.GetHead, problem.Recover(s.Log), problem.WellFormed(s.Log))
 	r.NotFound(problem.NotFound)
 	r.MethodNotAllowed(problem.MethodNotAllowed)
 	r.Get("/livez", s.Health.Livez)
@@ -102,11 +104,11 @@ func (s *Server) routes() http.Handler {
 		r.Use(
 			otelhttp.NewMiddleware("http", otelhttp.WithTracerProvider(s.Telemetry.TracerProvider()),
 				otelhttp.WithMeterProvider(s.Telemetry.MeterProvider()), otelhttp.WithPropagators(s.Telemetry.Propagator())),
-			problem.Recover(s.Log), request.NameSpan, // within, so that a crash is counted too
+			problem.Recover(s.Log), request.NameSpan, problem.Conditional(s.Log), // within, so that a crash is counted too
 		)
 		s.api = humachi.New(r, openapi.Config("writ audit",
 			"Every decision, as it stands on the ledger, and the proof that none is missing or changed.", s.Version, ""))
-		s.api.UseMiddleware(s.gate.Middleware(s.api))
+		s.api.UseMiddleware(s.gate.Middleware(s.api), openapi.Input(s.api))
 		s.registerDecisions()
 		s.registerProofs()
 		s.registerStream()
@@ -114,7 +116,7 @@ func (s *Server) routes() http.Handler {
 		s.registerStats()
 		s.registerTiles(r)
 		s.registerSequences()
-		describeRequestID(s.api.OpenAPI())
+		describeHeaders(s.api.OpenAPI())
 		r.Get("/docs", openapi.Page(s.api, s.Log))
 	})
 	return r
@@ -136,30 +138,17 @@ func registerStreamed[I, O any](s *Server, op huma.Operation, handle func(contex
 		op.Responses = map[string]*huma.Response{}
 	}
 	op.Method, op.Tags = http.MethodGet, []string{"audit"}
-	op.Errors = append(op.Errors, http.StatusUnauthorized, http.StatusUnprocessableEntity, http.StatusInternalServerError, http.StatusServiceUnavailable)
+	op.Errors = append(op.Errors, http.StatusBadRequest, http.StatusUnauthorized, http.StatusUnprocessableEntity, http.StatusInternalServerError, http.StatusServiceUnavailable)
 	problem.Describe(s.api, &op)
 	op.RejectUnknownQueryParameters = true
 	op.Parameters = append(op.Parameters, tenantParam())
-	huma.Register(s.api, op, func(ctx context.Context, in *I) (out *O, err error) {
-		if err = once(ctx); err == nil {
-			out, err = handle(ctx, in)
-		}
+	huma.Register(s.api, op, func(ctx context.Context, in *I) (*O, error) {
+		out, err := handle(ctx, in)
 		if err != nil {
 			return nil, s.problem(ctx, err)
 		}
 		return out, nil
 	})
-}
-
-// once refuses a query parameter that is given more than once: huma would take
-// the first one, and a filter that is not looked at shows more than was meant.
-func once(ctx context.Context) error {
-	for name, values := range request.HTTP(ctx).URL.Query() {
-		if len(values) > 1 {
-			return fault.InvalidField("query."+name, "given more than once")
-		}
-	}
-	return nil
 }
 
 func tenantParam() *huma.Param {
@@ -169,12 +158,20 @@ func tenantParam() *huma.Param {
 	}
 }
 
-// describeRequestID puts the header that every answer has into the document.
-func describeRequestID(doc *huma.OpenAPI) {
+// describeHeaders puts the headers that every answer may have into the document.
+func describeHeaders(doc *huma.OpenAPI) {
 	for _, item := range doc.Paths {
-		for _, r := range item.Get.Responses {
+		for status, r := range item.Get.Responses {
+			if code, err := strconv.Atoi(status); err == nil && r.Description == "" { // OpenAPI wants one
+				r.Description = http.StatusText(code)
+			}
 			if r.Headers == nil {
 				r.Headers = map[string]*huma.Header{}
+			}
+			if r.Headers["Cache-Control"] == nil {
+				r.Headers["Cache-Control"] = &huma.Header{
+					Description: "private, no-cache, with Vary: Authorization, Cookie, Writ-Tenant", Schema: &huma.Schema{Type: huma.TypeString},
+				}
 			}
 			r.Headers[request.IDHeader] = &huma.Header{
 				Description: "The request's own id, if it had a reasonable one", Required: true, Schema: &huma.Schema{Type: huma.TypeString},

@@ -105,6 +105,14 @@ func (f *follower) open(ctx context.Context, in *streamInput) (err error) {
 		return err
 	}
 	if in.LastEventID != "" {
+		// The ledger's end, not the log's: while Redis is filled again the log is behind what clients have seen.
+		last, err := f.Ledger.Last(ctx)
+		if err != nil {
+			return err
+		}
+		if events.SequenceOf(from.Sequence) > last {
+			return fault.InvalidField("header.Last-Event-ID", "no event has this id yet")
+		}
 		return f.resume(ctx, from)
 	}
 	if in.From.IsZero() {

@@ -54,7 +54,7 @@ func TestStreamShowsWhatIsRecorded(t *testing.T) {
 			t.Errorf("%s: %d", query, a.status)
 		}
 	}
-	for _, id := range []string{"x", "0-0", "-1-1"} {
+	for _, id := range []string{"x", "0-0", "-1-1", "9999999999999-999999999"} {
 		if a := r.get("/v1/decisions/stream", token, "Last-Event-ID", id); a.status != http.StatusUnprocessableEntity {
 			t.Errorf("Last-Event-ID %s: %d", id, a.status)
 		}

@@ -2,6 +2,8 @@ package server
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"net/http"
 	"strings"
@@ -65,6 +67,7 @@ func (s *Server) serveTile(w http.ResponseWriter, r *http.Request, l audit.Log) 
 	}
 	entries := t.L < 0
 	if entries {
+		gate.Private(w.Header())
 		if err := s.mayReadEntries(r); err != nil {
 			return err
 		}
@@ -91,9 +94,19 @@ func (s *Server) serveTile(w http.ResponseWriter, r *http.Request, l audit.Log) 
 		return err
 	}
 	w.Header().Set("Content-Type", "application/octet-stream")
-	w.Header().Set("Cache-Control", "public, max-age=31536000, immutable") // a tile with these hashes never changes
-	if entries {
-		w.Header().Set("Cache-Control", "private, max-age=31536000, immutable")
+	if !entries {
+		w.Header().Set("Cache-Control", "public, max-age=31536000, immutable") // a tile with these hashes never changes
+	} else {
+		w.Header().Add("Vary", "Accept-Encoding")
+		if acceptsGzip(r.Header.Values("Accept-Encoding")) { // C2SP tlog-tiles: bundles SHOULD be
+			w.Header().Set("Content-Encoding", "gzip")
+			if b, err = zipped(b); err != nil {
+				return err
+			}
+		}
+		// Each look at records is a decision: it is asked again, and answered in short where they are there already.
+		sum := sha256.Sum256(b)
+		w.Header().Set("ETag", `"`+hex.EncodeToString(sum[:16])+`"`)
 	}
 	_, _ = w.Write(b) // the client may be gone
 	return nil
@@ -129,26 +142,30 @@ func (s *Server) describeTiles(prefix string, l audit.Log) {
 			Description: op.Summary, Content: map[string]*huma.MediaType{content: {Schema: schema}},
 			Headers: map[string]*huma.Header{"Cache-Control": {Required: true, Schema: &huma.Schema{Type: huma.TypeString}}},
 		}}
+		if op.Security == nil {
+			op.Responses["200"].Headers["ETag"] = &huma.Header{Description: "A digest of the bundle", Schema: &huma.Schema{Type: huma.TypeString}}
+			op.Responses["304"] = &huma.Response{Description: "The caller has it already", Headers: map[string]*huma.Header{"ETag": {Schema: &huma.Schema{Type: huma.TypeString}}}}
+		}
 		problem.Describe(s.api, &op)
 		s.api.OpenAPI().AddOperation(&op)
 	}
 	open := []map[string][]string{}
 	add(huma.Operation{
 		OperationID: id + "checkpoint", Path: prefix + "/checkpoint", Summary: "The signed checkpoint of the log of " + string(l),
-		Description: "C2SP tlog-checkpoint. Public.", Security: open, Errors: []int{404, 500, 503},
+		Description: "C2SP tlog-checkpoint. Public.", Security: open, Errors: []int{400, 404, 500, 503},
 	}, "text/plain", &huma.Schema{Type: huma.TypeString})
 	tile := &huma.Param{
 		Name: "tile", In: "path", Required: true, Description: "<L>/<N>[.p/<W>], with slashes", Schema: &huma.Schema{Type: huma.TypeString},
 	}
 	add(huma.Operation{
 		OperationID: id + "tile", Path: prefix + "/tile/{tile}", Summary: "A tile of the log of " + string(l),
-		Description: "C2SP tlog-tiles: hashes. Public.", Security: open, Parameters: []*huma.Param{tile}, Errors: []int{404, 500, 503},
+		Description: "C2SP tlog-tiles: hashes. Public.", Security: open, Parameters: []*huma.Param{tile}, Errors: []int{400, 404, 500, 503},
 	}, "application/octet-stream", &huma.Schema{Type: huma.TypeString, Format: "binary"})
 	bundle := *tile
 	bundle.Name, bundle.Description = "bundle", "<N>[.p/<W>], with slashes"
 	add(huma.Operation{
 		OperationID: id + "entries", Path: prefix + "/tile/entries/{bundle}", Summary: "An entry bundle of the log of " + string(l),
 		Description: "C2SP tlog-tiles: records of all tenants. Roles auditor and admin of the default tenant.",
-		Parameters:  []*huma.Param{&bundle, tenantParam()}, Errors: []int{401, 403, 404, 410, 422, 500, 503},
+		Parameters:  []*huma.Param{&bundle, tenantParam()}, Errors: []int{400, 401, 403, 404, 410, 412, 422, 500, 503},
 	}, "application/octet-stream", &huma.Schema{Type: huma.TypeString, Format: "binary"})
 }

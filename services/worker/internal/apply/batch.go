@@ -133,56 +133,42 @@ func (s *shard) loadState(ctx context.Context, tx *store.Tx, items []*item) (*st
 		revision: s.authz.Revision(),
 	}
 	ids := map[*kind.Definition]map[string]bool{user.Kind: {}}
-	commands := make([]string, 0, len(items))
-	var keys []string
+	want := store.Wanted{Parts: []int{s.number}, Commands: make([]string, 0, len(items)), Rows: map[*kind.Definition][]string{}}
 	for _, it := range items {
 		if it.refused != nil {
 			continue
 		}
-		c := &it.event.Command
-		commands = append(commands, c.ID)
+		c, d := &it.event.Command, it.handler.Kind
+		want.Commands = append(want.Commands, c.ID)
 		if c.Key != "" {
-			keys = append(keys, c.Key)
+			want.Keys = append(want.Keys, c.Key)
 		}
-		d := it.handler.Kind
 		if ids[d] == nil {
 			ids[d] = map[string]bool{}
 		}
 		ids[d][c.ResourceID] = true
 		ids[user.Kind][c.PrincipalID] = true
+		if d == user.Kind {
+			want.Departed = append(want.Departed, c.ResourceID)
+		}
 	}
-	positions, err := tx.Positions(ctx, []int{s.number})
+	for d, set := range ids {
+		want.Rows[d] = slices.Collect(maps.Keys(set))
+	}
+	got, err := tx.Load(ctx, want)
 	if err != nil {
 		return nil, err
 	}
-	if st.position = positions[s.number]; st.position != s.position { // another worker was here: begin anew
+	if st.position = got.Positions[s.number]; st.position != s.position { // another worker was here: begin anew
 		return nil, store.ErrPositionMoved
 	}
-	if st.keys, err = tx.CommandsByKey(ctx, keys); err != nil {
-		return nil, err
-	}
-	if st.commands, err = tx.Commands(ctx, commands); err != nil {
-		return nil, err
-	}
-	for d, set := range ids {
-		found, err := tx.Rows(ctx, d, slices.Collect(maps.Keys(set)))
-		if err != nil {
-			return nil, err
-		}
+	st.commands, st.keys, st.departed = got.Commands, got.Keys, got.Departed
+	for d, found := range got.Rows {
 		st.rows[d] = make(map[string]*kind.Row, len(found))
 		for id, r := range found {
 			st.rows[d][id] = &r
 		}
 		st.changed[d] = map[string]bool{}
-	}
-	var unseen []string
-	for id := range ids[user.Kind] {
-		if st.rows[user.Kind][id] == nil {
-			unseen = append(unseen, id)
-		}
-	}
-	if st.departed, err = tx.Departed(ctx, unseen); err != nil {
-		return nil, err
 	}
 	st.counts, err = loadCounts(ctx, tx, items)
 	return st, err
@@ -190,47 +176,26 @@ func (s *shard) loadState(ctx context.Context, tx *store.Tx, items []*item) (*st
 
 // write writes what changed and moves the position.
 func (s *state) write(ctx context.Context, tx *store.Tx) error {
+	c := store.Changes{
+		Put: map[*kind.Definition][]kind.Row{}, Deleted: map[*kind.Definition][]string{}, At: command.Now(),
+		Commands: slices.Clone(s.waiting), Queued: s.queued, Moves: []store.Move{{Part: s.shard, From: s.position, To: s.moved}},
+	}
 	for d, ids := range s.changed {
-		var put []kind.Row
-		var gone []string
 		for id := range ids {
 			if r := s.rows[d][id]; r != nil {
-				put = append(put, *r)
-			} else {
-				gone = append(gone, id)
+				c.Put[d] = append(c.Put[d], *r)
+				continue
 			}
-		}
-		if len(put) > 0 {
-			if err := tx.PutRows(ctx, d, put); err != nil {
-				return err
-			}
-		}
-		if len(gone) > 0 {
-			if err := tx.DeleteRows(ctx, d, gone); err != nil {
-				return err
+			c.Deleted[d] = append(c.Deleted[d], id)
+			if d == user.Kind { // what was under way must not make them again
+				c.Departed = append(c.Departed, id)
 			}
 		}
 	}
-	for id := range s.changed[user.Kind] {
-		if s.rows[user.Kind][id] == nil {
-			if err := tx.Depart(ctx, id, command.Now()); err != nil { // what was under way must not make them again
-				return err
-			}
-		}
-	}
-	rows := slices.Clone(s.waiting)
 	for _, r := range s.results {
-		rows = append(rows, r.row)
+		c.Commands = append(c.Commands, r.row)
 	}
-	if len(rows) > 0 {
-		if err := tx.AddCommands(ctx, rows); err != nil {
-			return err
-		}
-	}
-	if err := tx.Enqueue(ctx, s.queued); err != nil {
-		return err
-	}
-	return tx.MoveAll(ctx, []store.Move{{Part: s.shard, From: s.position, To: s.moved}})
+	return tx.Write(ctx, c)
 }
 
 // encodeRow encodes a row for the commands table, so that a retry of the request

@@ -110,6 +110,11 @@ func (p *parser) walk(in box, each func(box) error) error {
 		if err := p.ctx.Err(); err != nil {
 			return err
 		}
+		if in.name == "" && p.moov {
+			if tagged, err := p.tagged(at); err != nil || tagged {
+				return err
+			}
+		}
 		if in.end-at < 8 {
 			if in.name == "" || in.end-at == 4 { // QuickTime ends some lists with four zero bytes
 				if in.name == "" {
@@ -157,6 +162,20 @@ func (p *parser) walk(in box, each func(box) error) error {
 		at = b.end
 	}
 	return nil
+}
+
+// tagged reports whether the rest of the file is a tag of a music player's, which is no box and which players pass over.
+func (p *parser) tagged(at int64) (bool, error) {
+	head := make([]byte, min(8, p.size-at))
+	if err := p.read(at, head); err != nil {
+		return false, err
+	}
+	for _, tag := range []string{"TAG", "ID3", "3DI", "APETAGEX"} { // ID3v1, ID3v2 and its footer, APEv2
+		if strings.HasPrefix(string(head), tag) {
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 func (p *parser) tooLong(b, in box) error {

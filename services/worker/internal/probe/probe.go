@@ -34,8 +34,8 @@ type Prober struct {
 // where the file is to blame, else what r reports.
 func (p Prober) Probe(ctx context.Context, r io.ReadSeeker, size int64) (facts video.Facts, err error) {
 	defer func() {
-		if v := recover(); v != nil { // of a library, on bytes that it did not expect
-			facts, err = video.Facts{}, broken("the file makes its reader crash: %v", v)
+		if recover() != nil { // of a library, on bytes that it did not expect
+			facts, err = video.Facts{}, broken("the file makes its reader crash")
 		}
 	}()
 	if size == 0 {
@@ -51,7 +51,14 @@ func (p Prober) Probe(ctx context.Context, r io.ReadSeeker, size int64) (facts v
 	if _, err := r.Seek(0, io.SeekStart); err != nil {
 		return video.Facts{}, err
 	}
-	return p.ffprobe(ctx, r)
+	facts, err = p.ffprobe(ctx, r)
+	if err != nil {
+		return facts, err
+	}
+	if _, err := r.Seek(0, io.SeekStart); err != nil {
+		return video.Facts{}, err
+	}
+	return p.measured(ctx, r, size, facts)
 }
 
 // codecName gives a codec's four characters, made printable.

@@ -6,7 +6,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"net/netip"
@@ -17,7 +16,7 @@ import (
 	"github.com/writ-project/writ/pkg/kind/webhook"
 )
 
-// maxAnswer bounds what is read of an answer, in bytes: nobody looks at it.
+// maxAnswer bounds an answer's header, in bytes; nobody looks at its body.
 const maxAnswer = 64 << 10
 
 // errPrivate is a connection that is not made.
@@ -60,14 +59,14 @@ type answer struct {
 	retryAfter time.Duration // 0: it did not say
 }
 
-// post sends a request and reads the answer to its end, or as far as is bearable.
+// post sends a request and reads the answer's header. What the body says counts for nothing, so it is not waited for: an
+// answer with a body costs its connection.
 func (w *Webhooks) post(ctx context.Context, req *http.Request) (answer, error) {
 	res, err := w.client.Do(req.WithContext(ctx))
 	if err != nil {
 		return answer{}, errors.New(explain(err))
 	}
-	defer func() { _ = res.Body.Close() }() // what it says was heard
-	_, _ = io.CopyN(io.Discard, res.Body, maxAnswer)
+	_ = res.Body.Close() // what counts was heard
 	return answer{status: res.StatusCode, retryAfter: retryAfter(res.Header.Get("Retry-After"), time.Now())}, nil
 }
 

@@ -147,6 +147,35 @@ func TestAnswersAreNotTrusted(t *testing.T) {
 	}
 }
 
+// TestNobodyWaitsForTheBodyOfAnAnswer: a body that never comes, or never ends, holds no delivery.
+func TestNobodyWaitsForTheBodyOfAnAnswer(t *testing.T) {
+	hungUp := make(chan struct{})
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(http.StatusOK)
+		_ = http.NewResponseController(w).Flush()
+		<-r.Context().Done()
+		close(hungUp)
+	}))
+	defer server.Close()
+	w := &Webhooks{client: newClient(true)}
+	defer w.client.CloseIdleConnections()
+	req, err := http.NewRequest(http.MethodPost, server.URL, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	a, err := w.post(ctx, req)
+	if err != nil || a.status != http.StatusOK || ctx.Err() != nil {
+		t.Errorf("the attempt ends with %+v, %v (%v); want 200 as soon as the header is there", a, err, ctx.Err())
+	}
+	select {
+	case <-hungUp:
+	case <-ctx.Done():
+		t.Error("the connection is still open, want it closed")
+	}
+}
+
 func TestRetryAfter(t *testing.T) {
 	now := time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
 	for text, want := range map[string]time.Duration{

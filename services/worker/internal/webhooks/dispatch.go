@@ -55,7 +55,7 @@ func (w *Webhooks) dispatch(ctx context.Context, records []ledger.Record) error 
 		}
 		believed := false
 		for _, h := range hooks[tenant] {
-			if !h.Matches(e) || r.Time.Before(h.Since().Add(-leeway)) {
+			if !isDue(h, e) || r.Time.Before(h.Since().Add(-leeway)) {
 				continue
 			}
 			if !believed && e.Verify(w.Keys, r.Subject) != nil {
