@@ -122,16 +122,16 @@ func (k *resources) create(ctx context.Context, in *createInput) (*mutationOutpu
 	return k.answer(ctx, o, done, err)
 }
 
-// ownable refuses an owner whom the directory does not know: nobody could do anything
-// with what is theirs. It may be somebody of another tenant, whose id cannot be guessed.
+// ownable refuses an owner whom the tenant does not know: nobody could do anything
+// with what is theirs. That somebody is known elsewhere is not told.
 func (k *resources) ownable(ctx context.Context, c *gate.Caller, owner string) error {
 	if owner == c.ID {
 		return nil
 	}
-	_, err := k.Store.Get(ctx, user.Kind, owner)
-	if fault.Is(err, fault.NotFound) {
-		e := fault.Conflict("no-such-owner", "there is no user with the id of the owner") // of its form there is nothing wrong
-		e.Fields = []fault.Field{{Location: "body.owner_id", Message: "there is no such user"}}
+	row, err := k.Store.Get(ctx, user.Kind, owner)
+	if fault.Is(err, fault.NotFound) || err == nil && !user.Kind.In(row, c.Tenant) {
+		e := fault.Conflict("no-such-owner", "there is no such user in the tenant %s", c.Tenant) // of its form there is nothing wrong
+		e.Fields = []fault.Field{{Location: "body.owner_id", Message: "there is no such user in the tenant"}}
 		return e
 	}
 	return err

@@ -95,21 +95,26 @@ func TestSortTellsNothingHidden(t *testing.T) {
 	}
 }
 
-// TestOwnerMustBeAUser: what is given to nobody is lost.
-func TestOwnerMustBeAUser(t *testing.T) {
+// TestOwnerMustBeAUserOfTheTenant: and where somebody is known is not told.
+func TestOwnerMustBeAUserOfTheTenant(t *testing.T) {
 	t.Parallel()
 	w := newTown(t)
 	mine := w.contact(w.zoeID)
-	for _, owner := range []string{"nobody", strings.ToUpper(w.amyID)} {
+	var told []string
+	for _, owner := range []string{"nobody", w.amyID} {
 		for _, c := range [][3]string{{"POST", "/v1/contacts", `{"first_name":"x","owner_id":"` + owner + `"}`}, {"PATCH", "/v1/contacts/" + mine, `{"owner_id":"` + owner + `"}`}} {
 			a := w.do(c[0], w.url+c[1], w.alice, c[2])
 			if a.status != http.StatusConflict || !bytes.Contains(a.body, []byte("body.owner_id")) {
 				t.Errorf("%s %s for %s: %d %s, want 409 that names it", c[0], c[1], owner, a.status, a.body)
 			}
+			told = append(told, a.problem(t).Detail)
 		}
 	}
+	if told[0] != told[2] || told[1] != told[3] {
+		t.Errorf("who is nobody and who is somebody else's are told apart: %q", told)
+	}
 	if a := w.do("PATCH", w.url+"/v1/contacts/"+mine, w.alice, `{"owner_id":"`+w.aliceID+`"}`); a.status != http.StatusAccepted {
-		t.Errorf("to a user: %d %s", a.status, a.body)
+		t.Errorf("to a user of the tenant: %d %s", a.status, a.body)
 	}
 }
 
