@@ -96,7 +96,9 @@ func (s *suite) validQueries(t *testing.T, op *operation) {
 			base += "?" + p.Name + "=" + map[string]string{"from": "1", "bundle": "0&width=1"}[p.Name]
 		}
 	}
-	s.send(t, s.admin, call{op: op, path: base})
+	if tag := s.send(t, s.admin, call{op: op, path: base}).Header.Get("ETag"); tag != "" {
+		s.send(t, s.admin, call{op: op, path: base, headers: []string{"If-None-Match", tag}})
+	}
 }
 
 // opens looks at how an answer begins that does not end.

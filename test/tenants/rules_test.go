@@ -86,14 +86,13 @@ func keys(t *testing.T, w *world) {
 	}
 }
 
-// attributes: who owns something in globex has the attributes that they have there, not those of acme.
+// attributes: who is in acme is nobody in globex, and has none of acme's attributes there.
 func attributes(t *testing.T, w *world) {
 	for _, plural := range []string{"videos", "expenses"} {
 		body := strings.TrimSuffix(fmt.Sprintf(bodies[plural], "thing"), "}") + fmt.Sprintf(`,"owner_id":%q}`, w.ada.id)
-		m, _ := w.gil.create(t, globex, plural, body)
-		a := w.gil.Want(t, http.StatusOK, nil, "GET", "/v1/"+plural+"/"+m.ID, "", "Writ-Tenant", globex)
-		if m.Region != "" || strings.Contains(string(a.Body), mark) {
-			t.Errorf("%s", a.Body)
+		a := w.gil.Do(t, "POST", "/v1/"+plural, body, "Writ-Tenant", globex, "Prefer", wait)
+		if a.Status != http.StatusConflict || strings.Contains(string(a.Body), mark) { // she is no user of globex: nobody there is told that she is one of acme
+			t.Errorf("%d %s, want 409", a.Status, a.Body)
 		}
 	}
 	for tenant, want := range map[string]string{acme: "[user] map[department:" + mark + " region:eu-east-1]", globex: "[guest] map[]", "": "[guest] map[]"} {

@@ -18,6 +18,7 @@ import (
 
 	"github.com/writ-project/writ/pkg/audit"
 	"github.com/writ-project/writ/pkg/events"
+	"github.com/writ-project/writ/pkg/gate"
 	"github.com/writ-project/writ/pkg/kind/user"
 )
 
@@ -120,6 +121,16 @@ func TestClientsOfTransparencyLogsReadIt(t *testing.T) {
 			records, err := audit.DecodeBundle(a.body)
 			if a.status != 200 || err != nil || int64(len(records)) != width || !strings.Contains(a.header.Get("Cache-Control"), "private") {
 				t.Fatalf("%s: %d %v %d", path, a.status, err, len(records))
+			}
+			tag := a.header.Get("ETag")
+			if cache, vary := a.header.Get("Cache-Control"), a.header.Get("Vary"); cache != "private, no-cache" || !strings.Contains(vary, "Authorization") || !strings.Contains(vary, gate.TenantHeader) || tag == "" {
+				t.Errorf("%s: records of all tenants stay with whoever asks next: Cache-Control: %s, Vary: %s", path, cache, vary)
+			}
+			if again := r.get(prefix+"/"+path, token, "If-None-Match", tag); again.status != 304 {
+				t.Errorf("%s, once more: %d, want 304", path, again.status)
+			}
+			if other := r.get(prefix+"/"+path, "", "If-None-Match", tag); other.status != 401 {
+				t.Errorf("%s, as nobody: %d, want 401", path, other.status)
 			}
 			for i, record := range records {
 				index := bundle*audit.BundleSize + int64(i)
