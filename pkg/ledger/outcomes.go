@@ -57,10 +57,10 @@ func (l *Ledger) LastOutcomes(ctx context.Context, subject string) (Outcomes, er
 }
 
 // answers reads up to where a message answers commands; false if it cannot be
-// one of ours, which answers what stands before it.
+// one of ours, which answers nothing that stands behind it.
 func answers(m *jetstream.RawStreamMsg) (events.Address, bool) {
 	answered, err := strconv.ParseUint(m.Header.Get(events.HeaderAnswers), 10, 64)
-	if err != nil || answered >= events.At(m.Sequence, 0) {
+	if err != nil || answered > events.End(m.Sequence) {
 		return 0, false
 	}
 	return answered, true

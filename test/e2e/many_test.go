@@ -131,7 +131,7 @@ func drained(t *testing.T, s *outside.Services, client *outside.Client) {
 	const waiting = 20
 	creates := make([]*outside.Create, waiting)
 	answers := make(chan error, waiting)
-	before := outside.Last(t, s.NATS, events.StreamLedger)
+	before := events.End(outside.Last(t, s.NATS, events.StreamLedger))
 	for i := range creates {
 		creates[i] = &outside.Create{Mark: fmt.Sprintf("drained-%d", i)}
 		go func() {
@@ -143,7 +143,7 @@ func drained(t *testing.T, s *outside.Services, client *outside.Client) {
 		}()
 	}
 	outside.Until(t, func() error {
-		if n := outside.Last(t, s.NATS, events.StreamLedger) - before; n < waiting {
+		if n := len(outside.LedgerAfter(t, s.NATS, before)); n < waiting {
 			return fmt.Errorf("%d of %d are on the ledger", n, waiting)
 		}
 		return nil
