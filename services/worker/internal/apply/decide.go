@@ -61,7 +61,7 @@ func (s *shard) settle(ctx context.Context, st *state, it *item) error {
 			return nil
 		}
 	}
-	if it.external() {
+	if it.external() && it.recorded == nil {
 		if err := it.event.Expired(command.Now()); err != nil {
 			st.reject(r, err)
 		} else {

@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/writ-project/writ/pkg/events"
 	"github.com/writ-project/writ/pkg/fault"
 	"github.com/writ-project/writ/pkg/kind"
+	"github.com/writ-project/writ/pkg/kind/user"
 	"github.com/writ-project/writ/pkg/store"
 	"github.com/writ-project/writ/pkg/testkit"
 	"github.com/writ-project/writ/services/worker/internal/command"
@@ -103,6 +105,29 @@ func TestRestoredDatabaseKeepsWhoseAKeyIs(t *testing.T) {
 	after := r.outcomes(c1.ID, c2.ID)
 	if after[c1.ID] != before[c1.ID] || after[c2.ID] != before[c2.ID] {
 		t.Errorf("outcomes %+v, before %+v", after, before)
+	}
+}
+
+// A command for Stytch that the apply loop has refused has its outcome already.
+func TestRestoredDatabaseTellsNoRefusalTwice(t *testing.T) {
+	t.Parallel()
+	r := sqlite(t)
+	p := r.start(nil)
+	c := events.Command{ID: newID(), Kind: user.Kind.Name, ResourceID: "u1", Action: user.ActionRoles, Tenant: user.DefaultTenant, PrincipalID: "boss",
+		Body: []byte(`{"tenant":"default","roles":["user"]}`), IssuedAt: time.Now().UTC()}
+	d := events.Decision{ID: newID(), Stage: events.StageRequest, Tenant: c.Tenant, Principal: events.Principal{ID: "boss"}, Action: c.Action, Effect: events.Allow,
+		Resource: events.Resource{Kind: c.Kind, ID: "u1"}, Policy: events.Policy{Revision: r.authz.Revision()}}
+	r.append(need(events.NewWrit(r.keys, events.SourceAPI, &d, &c, time.Now().Add(-2*events.Leeway)))(t))
+	if o := r.outcomes(c.ID)[c.ID]; o.Code != "expired" {
+		t.Fatalf("%+v, want expired", o)
+	}
+	p.end()
+	r.store = need(openFresh(t))(t)
+	r.start(nil)
+	r.marker = r.person("marker", "user")
+	r.idle()
+	if row := need(r.store.Command(t.Context(), c.ID))(t); row.Status != events.StatusFailed || row.Queued {
+		t.Errorf("%+v, want failed", row)
 	}
 }
 

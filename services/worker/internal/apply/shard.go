@@ -178,7 +178,7 @@ func (s *shard) recall(ctx context.Context, items []*item) error {
 	var old []*item
 	ids := map[string]bool{}
 	for _, it := range items {
-		if it.Address <= s.settled && it.refused == nil && !it.external() {
+		if it.Address <= s.settled && it.refused == nil {
 			old = append(old, it)
 			ids[events.OutcomeID(it.event.Command.ID)] = true
 		}
@@ -198,7 +198,8 @@ func (s *shard) recall(ctx context.Context, items []*item) error {
 			}
 			delete(ids, id)
 			if e, err := events.Parse(r.Data); err == nil && e.Verify(s.keys, r.Subject) == nil {
-				if it.copied = e.Outcome.Sequence != it.Address; !it.copied {
+				it.copied = e.Outcome.Sequence != it.Address
+				if !it.copied && !(it.external() && r.Subject == events.SubjectStytchOutcomes) { // which the role worker recalls
 					it.recorded, it.recordedRaw = &e.Outcome, e.RawOutcome
 				}
 			}
