@@ -153,7 +153,7 @@ func (w *Worker) commit(ctx context.Context, j *job) error {
 			}
 		}
 		var err error
-		if done, _, err = command.Settle(j.event, j.q.Sequence, end); err != nil {
+		if done, err = j.settle(end); err != nil {
 			return refuse(err)
 		}
 		if o := j.recorded; o != nil {
@@ -171,6 +171,14 @@ func (w *Worker) commit(ctx context.Context, j *job) error {
 		w.metrics.Ended(ctx, done)
 	}
 	return err
+}
+
+// settle makes the command's row, which stays one whose outcome the apply loop
+// does not tell.
+func (j *job) settle(end command.Ending) (store.Command, error) {
+	done, _, err := command.Settle(j.event, j.q.Sequence, end)
+	done.Queued = true
+	return done, err
 }
 
 // writeRow writes the user's row as the command leaves it.
@@ -230,7 +238,7 @@ func (w *Worker) reject(ctx context.Context, j *job, no *refused) error {
 	}
 	end := no.end
 	end.Attempts, end.Second, end.Apply = j.tries(), j.second, j.apply
-	done, _, err := command.Settle(j.event, j.q.Sequence, end)
+	done, err := j.settle(end)
 	if err != nil {
 		return err
 	}

@@ -68,7 +68,7 @@ func (w *Worker) giveUp(ctx context.Context, j *job) error {
 // eventOf is what a command's row tells of its event.
 func eventOf(row *store.Command) *events.Event {
 	e := &events.Event{Command: events.Command{ID: row.ID, Kind: row.Kind, ResourceID: row.ResourceID, Action: row.Action,
-		Tenant: row.Tenant, PrincipalID: row.PrincipalID, Fingerprint: row.Fingerprint, IssuedAt: row.IssuedAt}}
+		Tenant: row.Tenant, PrincipalID: row.PrincipalID, Fingerprint: row.Fingerprint, Key: row.Key, IssuedAt: row.IssuedAt}}
 	e.Decision.ID = row.DecisionID
 	return e
 }
