@@ -170,6 +170,7 @@ func TestLacksTellsOfADatabaseThatIsBehindTheAnswers(t *testing.T) {
 	if lacks(func() map[int]events.Address { return nil }) {
 		t.Error("a new database of a new ledger is said to lack something")
 	}
+	appendEach(t, l, "c", "r", 8) // what is answered stands before its answer
 	first := answer(0, ledger.Outcomes{}, events.At(5, 3))
 	answer(1, ledger.Outcomes{}, events.At(6, 0))
 	has := map[int]events.Address{0: events.At(5, 3), 1: events.At(6, 0)}

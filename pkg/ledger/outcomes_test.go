@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
+
 	"github.com/writ-project/writ/pkg/events"
 	"github.com/writ-project/writ/pkg/ledger"
 	"github.com/writ-project/writ/pkg/testkit"
@@ -155,12 +157,18 @@ func TestAfterACutBetweenTwoMessagesOfOutcomesTheLedgerTellsWhatIsThere(t *testi
 			return err
 		})
 	}
-	have := ids(follow(t, watch, 0, len(all)))
-	var want []string
+	var want, have []string
 	for _, a := range all {
 		want = append(want, a.Events[0].ID)
 	}
+	var told []string // of each message what it says of itself
+	for _, r := range follow(t, watch, 0, len(all)) {
+		if have = append(have, events.IDOf(r.Data)); r.Last {
+			told = append(told, fmt.Sprintf("%d ends with %s, answers %s, was to follow %s", events.SequenceOf(r.Address), events.IDOf(r.Data),
+				r.Header.Get(events.HeaderAnswers), r.Header.Get(jetstream.ExpectedLastSubjSeqHeader)))
+		}
+	}
 	if !slices.Equal(have, want) {
-		t.Errorf("the outcomes are %v, want each once", have)
+		t.Errorf("the messages are %q, want each outcome once", told)
 	}
 }
