@@ -105,13 +105,8 @@ func (f *follower) open(ctx context.Context, in *streamInput) (err error) {
 		return err
 	}
 	if in.LastEventID != "" {
-		// The ledger's end, not the log's: while Redis is filled again the log is behind what clients have seen.
-		last, err := f.Ledger.Last(ctx)
-		if err != nil {
+		if err := f.known(ctx, from.Sequence); err != nil {
 			return err
-		}
-		if events.SequenceOf(from.Sequence) > last {
-			return fault.InvalidField("header.Last-Event-ID", "no event has this id yet")
 		}
 		return f.resume(ctx, from)
 	}
@@ -119,6 +114,21 @@ func (f *follower) open(ctx context.Context, in *streamInput) (err error) {
 		f.span = after(f.span, state.Decisions.Last)
 	}
 	return nil
+}
+
+// known reports an error for an id that no event has yet: neither the log has
+// come to it nor, while Redis is filled again and behind what clients have seen,
+// the ledger.
+func (f *follower) known(ctx context.Context, address events.Address) error {
+	state, err := f.Audit.State(ctx)
+	if err != nil || address <= state.Sequence {
+		return err
+	}
+	last, err := f.Ledger.Last(ctx)
+	if err == nil && events.SequenceOf(address) > last {
+		err = fault.InvalidField("header.Last-Event-ID", "no event has this id yet")
+	}
+	return err
 }
 
 // resume goes on behind an entry. It reports audit.ErrTrimmed when some of what
