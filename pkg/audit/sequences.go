@@ -59,8 +59,6 @@ func (b bitmap) word(a events.Address) uint64 {
 	return 0
 }
 
-func (b bitmap) has(a events.Address) bool { return b.word(a)&mask(a, a) != 0 }
-
 // maxExplained bounds one explained range: the auditor writes no longer ones.
 const maxExplained = 1 << bucketExplained
 

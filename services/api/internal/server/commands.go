@@ -176,10 +176,12 @@ func (r *recent) add(c *command) {
 	defer r.mu.Unlock()
 	if old := r.byID[r.ring[r.next]]; old != nil {
 		delete(r.byID, old.ID)
-		delete(r.byID, old.Key)
+		if r.byID[old.Key] == old {
+			delete(r.byID, old.Key)
+		}
 	}
 	r.ring[r.next], r.byID[c.ID] = c.ID, c
-	if c.Key != "" {
+	if c.Key != "" && r.byID[c.Key] == nil { // of two at the same moment the worker most likely takes the first
 		r.byID[c.Key] = c
 	}
 	r.next = (r.next + 1) % len(r.ring)

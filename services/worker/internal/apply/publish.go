@@ -83,6 +83,10 @@ func (s *shard) tell(ctx context.Context, records []ledger.Record) error {
 	}); err != nil {
 		return err
 	}
+	there, err := s.toldAlready(ctx, records[0].Address, ids)
+	if err != nil {
+		return err
+	}
 	var answers []ledger.Answer
 	for _, r := range records {
 		e := told[r.Address]
@@ -90,8 +94,8 @@ func (s *shard) tell(ctx context.Context, records []ledger.Record) error {
 			continue
 		}
 		row, ok := rows[e.Command.ID]
-		if !ok || !row.Status.Final() || row.Queued || row.Sequence != r.Address {
-			continue // the role worker's to publish, or answered where it came first
+		if !ok || !row.Status.Final() || row.Queued || row.Sequence != r.Address || there(e.Command.ID) {
+			continue // the role worker's to publish, answered where it came first, or there
 		}
 		all, err := command.Messages(s.keys, row)
 		if err != nil {
@@ -108,4 +112,26 @@ func (s *shard) tell(ctx context.Context, records []ledger.Record) error {
 		}
 	}
 	return nil
+}
+
+// toldAlready looks for outcomes of commands on the ledger. The header that tells
+// up to where they stand there is not sealed: one that was forged too low must
+// not have them published twice.
+func (s *shard) toldAlready(ctx context.Context, from events.Address, commands []string) (func(command string) bool, error) {
+	ids := make(map[string]bool, len(commands))
+	for _, id := range commands {
+		ids[events.OutcomeID(id)] = true
+	}
+	found, err := s.ledger.Find(ctx, from, []string{events.OutcomeSubject(s.number)}, ids)
+	if err != nil {
+		return nil, fmt.Errorf("look for %d outcomes: %w", len(ids), err)
+	}
+	return func(command string) bool {
+		r, ok := found[events.OutcomeID(command)]
+		if !ok {
+			return false
+		}
+		e, err := events.Parse(r.Data)
+		return err == nil && e.Verify(s.keys, r.Subject) == nil
+	}, nil
 }
