@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"strconv"
 	"strings"
 	"sync"
@@ -22,6 +21,7 @@ import (
 
 	"github.com/writ-project/writ/pkg/audit"
 	"github.com/writ-project/writ/pkg/identity"
+	"github.com/writ-project/writ/pkg/service"
 	"github.com/writ-project/writ/pkg/stytchemu"
 	"github.com/writ-project/writ/pkg/telemetry"
 	"github.com/writ-project/writ/services/api"
@@ -83,11 +83,7 @@ func (c *devCmd) Run(a *app) error {
 	if err := os.MkdirAll(a.data, 0o700); err != nil {
 		return fmt.Errorf("--data: %w", err)
 	}
-	if os.Getenv("GOGC") == "" {
-		// Five servers share this heap: collecting less often took a tenth off the
-		// CPU of a request. GOMEMLIMIT bounds it where memory is short.
-		debug.SetGCPercent(300)
-	}
+	defer service.Ballast(64 << 20)()
 	unlock, err := lock(filepath.Join(a.data, "lock"))
 	if err != nil {
 		return err

@@ -25,6 +25,12 @@ const (
 	maxGroupBytes = 8 << 20  // and their bytes
 )
 
+// gatherEvery is how far apart groups begin at most for the sake of their size: after
+// one of several appends the next one waits that long since for as many, which then share
+// what a message costs the server and all of its readers. After an append that was
+// alone nobody waits.
+const gatherEvery = 3 * time.Millisecond
+
 // pending is an append that waits for its acknowledgement.
 type pending struct {
 	ctx  context.Context
@@ -155,7 +161,10 @@ func (l *Ledger) subject(m *events.Message) string {
 func (l *Ledger) appendLoop() {
 	defer close(l.ended)
 	group := make([]*pending, 0, maxGroup)
+	until := time.NewTimer(0)
+	defer until.Stop()
 	for {
+		before := len(group)
 		select {
 		case p := <-l.queue:
 			group = append(group[:0], p)
@@ -167,22 +176,42 @@ func (l *Ledger) appendLoop() {
 				return
 			}
 		}
-		size, n := group[0].size, len(group[0].msgs)
-	gather:
-		for n < maxGroup && size < maxGroupBytes {
-			select {
-			case p := <-l.queue:
-				group = append(group, p)
-				size += p.size
-				n += len(p.msgs)
-			default:
-				break gather
-			}
-		}
-		l.queued.Add(-size)
+		group = l.gather(group, before, until.C)
+		until.Reset(gatherEvery)
 		l.appendGroup(group)
 		clear(group)
 	}
+}
+
+// gather adds to a group what is queued, and until a time as many as there were before.
+func (l *Ledger) gather(group []*pending, before int, until <-chan time.Time) []*pending {
+	size, n := group[0].size, len(group[0].msgs)
+	defer func() { l.queued.Add(-size) }()
+	add := func(p *pending) {
+		group = append(group, p)
+		size += p.size
+		n += len(p.msgs)
+	}
+	for n < maxGroup && size < maxGroupBytes {
+		select {
+		case p := <-l.queue:
+			add(p)
+			continue
+		default:
+		}
+		if len(group) >= before {
+			break
+		}
+		select {
+		case p := <-l.queue:
+			add(p)
+		case <-until:
+			before = 0
+		case <-l.closed:
+			before = 0
+		}
+	}
+	return group
 }
 
 // message is one message of a group: events of several appends on one subject.

@@ -107,6 +107,9 @@ func ratios(w io.Writer, o options, m *measurement, raws []raw, perRequest float
 	if auditor := by[rawAudit]; auditor.calls != nil {
 		fmt.Fprintf(w, "auditor / pipelined XADD of the same entries, median of %d rounds\t%.2f\n", auditorRounds, auditor.ratio)
 	}
+	if answered := by[rawAnswered]; answered.calls != nil {
+		fmt.Fprintf(w, "requests a second / those of an API that only answers\t%.2f\n", requests/m.load.elapsed.Seconds()/answered.perSecond())
+	}
 	check, appends, batch, xadd := by[rawCheck], by[rawAppend], by[rawBatch], by[rawXADD]
 	if appends.calls == nil {
 		return

@@ -29,6 +29,9 @@ import (
 // The bounds of one batch.
 const (
 	maxBatch = 256 // commands
+	// gatherEvery is how far apart batches of several commands begin at least: those
+	// that come in between share a transaction. One that comes alone is applied at once.
+	gatherEvery = 10 * time.Millisecond
 	// batchTimeout bounds one attempt at a batch, so that a stop never waits longer.
 	batchTimeout = 8 * time.Second
 	// decideTimeout bounds the decisions taken again within one batch: what is

@@ -96,7 +96,7 @@ func (s *shard) begin(ctx context.Context) error {
 
 // batch applies the commands that came, some at a time.
 func (s *shard) batch(ctx context.Context, records []ledger.Record) error {
-	wait := time.Duration(0)
+	wait, began, several := time.Duration(0), time.Now(), len(records) > 1 && len(records) < maxBatch
 	for len(records) > 0 && ctx.Err() == nil {
 		n := min(len(records), maxBatch)
 		err := s.apply(context.WithoutCancel(ctx), records[:n])
@@ -117,6 +117,9 @@ func (s *shard) batch(ctx context.Context, records []ledger.Record) error {
 			s.log.WarnContext(ctx, "shard waits", "shard", s.number, "wait", wait, "error", err)
 			sleep(ctx, wait)
 		}
+	}
+	if several {
+		sleep(ctx, gatherEvery-time.Since(began))
 	}
 	return ctx.Err()
 }
