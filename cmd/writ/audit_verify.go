@@ -112,7 +112,8 @@ func verdict(r audit.Report, known remembered, trust trusted, took time.Duration
 	}
 	s += fmt.Sprintf(", root %s", r.Decisions.Checkpoint.Tree.Hash)
 	if r.Sequences {
-		s += fmt.Sprintf(", ledger %s to %s without a gap", thousands(int64(r.FirstSequence)), thousands(int64(r.LastSequence)))
+		first, last := events.SequenceOf(r.FirstSequence), events.SequenceOf(r.LastSequence) // of messages: people count these
+		s += fmt.Sprintf(", ledger %s to %s without a gap", thousands(int64(max(first, 1))), thousands(int64(last)))
 		if n := r.Explained[audit.WhyRefused]; n > 0 {
 			s += fmt.Sprintf(" (%s refused: see writ dead list)", thousands(int64(n)))
 		}

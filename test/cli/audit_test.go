@@ -201,7 +201,7 @@ func TestEvidenceIsCheckedOffline(t *testing.T) {
 	file, keyFile := filepath.Join(dir, "evidence.json"), filepath.Join(dir, "log.pub")
 	// The outcome may be on its way still.
 	testkit.Eventually(t, within, func() error {
-		if r := writ(t, dev, "audit", "prove", id, "-o", file); r.code != 0 || !strings.Contains(r.out, "whole mutation") {
+		if r := writ(t, dev, "audit", "prove", id, "-o", file); r.code != 0 || !strings.Contains(r.err, "whole mutation") {
 			return fmt.Errorf("%+v", r)
 		}
 		return nil
