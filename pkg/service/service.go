@@ -40,7 +40,7 @@ func Ballast(size int) (done func()) {
 // Main runs a service with the settings of the environment until SIGINT or SIGTERM, and
 // ends the process with status 1 if it fails. log is where the settings keep the logger.
 func Main[C any](name string, run func(context.Context, C) error, log func(*C) **slog.Logger) {
-	defer Ballast(32 << 20)()
+	defer Ballast(16 << 20)()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	cfg, err := settings.Load[C]()
 	var own *slog.Logger

@@ -201,7 +201,7 @@ func (x *target) openRedirect(t *testing.T) {
 	for _, to := range elsewhere {
 		b := x.browser(t)
 		q := "/login?return_to=" + url.QueryEscape(to)
-		if page := b.page(t, q); !strings.Contains(page.body, `name="return_to" value="/account"`) {
+		if page := b.page(t, q); page.status != http.StatusBadRequest && !strings.Contains(page.body, `name="return_to" value="/account"`) {
 			t.Errorf("%q is in the form", to)
 		}
 		if a := b.send(t, "POST", "/v1/auth/magic-link", fmt.Sprintf(`{"email":"redirect@example.com","return_to":%q}`, to), "Content-Type", "application/json"); a.status != http.StatusUnprocessableEntity && a.status != http.StatusBadRequest {

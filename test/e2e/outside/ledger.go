@@ -136,7 +136,8 @@ type ids map[string]Record
 func (all ids) add(r Record) error {
 	e := r.Event
 	before, again := all[e.ID]
-	retry := again && e.Type == events.TypeWrit && e.Command.Key != "" && e.Command.Key == before.Event.Command.Key && e.Command.Fingerprint == before.Event.Command.Fingerprint
+	// A retry of one request, or of a job that was cut off: one command, another decision.
+	retry := again && e.Type == events.TypeWrit && e.Command.Key == before.Event.Command.Key && e.Command.Fingerprint != "" && e.Command.Fingerprint == before.Event.Command.Fingerprint
 	// Two auditors say the same of the same audit log.
 	same := again && e.Type == events.TypeCheckpoint && bytes.Equal(e.RawCheckpoint, before.Event.RawCheckpoint)
 	if again && !retry && !same {

@@ -44,6 +44,12 @@ func (w *Webhooks) dispatch(ctx context.Context, records []ledger.Record) error 
 		if err := events.Skim(e, r.Data); err != nil || e.Type != events.TypeOutcome && e.Decision.Effect != events.Deny {
 			continue // allowed, or nothing: the auditor makes a dead letter of what cannot be read
 		}
+		if e.Type == events.TypeDecision { // of a denial, which is rare, the request counts, too
+			var err error
+			if e, err = events.Parse(r.Data); err != nil {
+				continue
+			}
+		}
 		tenant := tenantOf(e)
 		if _, known := hooks[tenant]; !known {
 			// After the event came: a webhook that its cause could know of is there.
