@@ -27,6 +27,6 @@ func (d *Decision) IsQuestion() bool {
 	case !slices.Contains(acts, d.Action):
 		return true
 	}
-	// One of the rows that a list looked at.
-	return d.Resource.ID != "" && d.Resource.Kind != "audit" && !strings.Contains(route, "{")
+	// One of the rows that a list looked at; * stands for all of them.
+	return d.Resource.ID != "" && d.Resource.ID != "*" && d.Resource.Kind != "audit" && !strings.Contains(route, "{")
 }

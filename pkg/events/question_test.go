@@ -24,6 +24,7 @@ func TestQuestionsAreToldFromRefusals(t *testing.T) {
 		{"leave to ask AuthZEN", about("POST", "/access/v1/evaluation", "authzen", "", "check", false), false},
 		{"a refused read", about("GET", "/v1/contacts/{id}", "contact", "c1", "read", false), false},
 		{"a refused list", about("GET", "/v1/contacts", "contact", "", "list", true), false},
+		{"a refused look at all dead letters", about("GET", "/v1/dead", "dead", "*", "list", false), false},
 		{"a refused export", about("GET", "/v1/decisions/export", "audit", "a1", "export", false), false},
 		{"a refused delete", about("DELETE", "/v1/contacts/{id}", "contact", "c1", "delete", false), false},
 		{"a refused transition", about("POST", "/v1/expenses/{id}/approve", "expense", "e1", "approve", false), false},

@@ -253,13 +253,13 @@ func (s *stack) sequence(ctx context.Context) (uint64, error) {
 	return stream.CachedInfo().State.LastSeq, nil
 }
 
-// audited is the ledger sequence up to which the audit log accounts for every message.
+// audited is the sequence of the last message of the ledger for which the audit log accounts.
 func (s *stack) audited(ctx context.Context) (uint64, error) {
 	sequence, err := s.redis.HGet(ctx, audit.MarksKey, "sequence").Uint64()
-	if errors.Is(err, redis.Nil) {
+	if errors.Is(err, redis.Nil) || err == nil && sequence == 0 {
 		return 0, nil
 	}
-	return sequence, err
+	return events.SequenceOf(sequence+1) - 1, err // the mark is an address, and after a whole message its last one
 }
 
 // tokens are the users' session JWTs, renewed before they expire.
