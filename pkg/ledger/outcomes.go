@@ -142,6 +142,23 @@ func (l *Ledger) appendAfter(ctx context.Context, subject string, last uint64, a
 	return ack.Sequence, nil
 }
 
+// AppendNext puts an event on a subject of its own, unless the last one there has
+// its id or somebody else appends one at the same moment: two auditors that sign
+// alike have signed once. Errors are fault.Unavailable.
+func (l *Ledger) AppendNext(ctx context.Context, m events.Message) error {
+	ctx, cancel := context.WithTimeout(ctx, l.cfg.AppendTimeout)
+	defer cancel()
+	last, found, err := l.LastOn(ctx, m.Subject)
+	if err != nil || found && events.IDOf(last.Data) == m.ID {
+		return err
+	}
+	_, err = l.js.PublishMsg(ctx, newMsg(m.Subject, []events.Message{m}), jetstream.WithExpectLastSequencePerSubject(events.SequenceOf(last.Address)))
+	if err != nil && !wrongLast(err) {
+		return fault.Unreachable(Dependency, fmt.Errorf("append %s: %w", m.ID, err))
+	}
+	return nil
+}
+
 // wrongLast reports whether the server refused a message since its subject's
 // last one was another; replicated streams say it in the second way.
 func wrongLast(err error) bool {

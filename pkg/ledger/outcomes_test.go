@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -170,5 +171,27 @@ func TestAfterACutBetweenTwoMessagesOfOutcomesTheLedgerTellsWhatIsThere(t *testi
 	}
 	if !slices.Equal(have, want) {
 		t.Errorf("the messages are %q, want each outcome once", told)
+	}
+}
+
+// TestCheckpointOfTwoAuditorsIsThereOnce: signed alike at the same moment, and again later.
+func TestCheckpointOfTwoAuditorsIsThereOnce(t *testing.T) {
+	srv := testkit.NATS(t)
+	auditors := []*ledger.Ledger{open(t, srv.URL(), ledger.Config{}), open(t, srv.URL(), ledger.Config{})}
+	subject := events.CheckpointSubject("k")
+	for n := range 20 {
+		id := fmt.Sprintf("k.%d.checkpoint", n)
+		var signing sync.WaitGroup
+		for _, l := range append(auditors, auditors...) {
+			signing.Go(func() {
+				if err := l.AppendNext(within(t, patience), events.Message{ID: id, Subject: subject, Data: event(id, 0)}); err != nil {
+					t.Errorf("%s: %v", id, err)
+				}
+			})
+		}
+		signing.Wait()
+		if last, err := auditors[0].Last(within(t, patience)); err != nil || last != uint64(n+1) {
+			t.Fatalf("after %d checkpoints the ledger holds %d messages, %v", n+1, last, err)
+		}
 	}
 }

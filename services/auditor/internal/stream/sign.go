@@ -116,7 +116,7 @@ func (w *Writer) publish(ctx context.Context, s *snapshot, have sizes, due bool)
 	if err != nil {
 		return err
 	}
-	if _, err := w.Ledger.Append(ctx, m); err != nil {
+	if err := w.Ledger.AppendNext(ctx, m); err != nil {
 		return fmt.Errorf("checkpoint of ledger address %d: %w", s.sequence, err)
 	}
 	w.signed.Add(ctx, 1)
