@@ -77,8 +77,9 @@ func nullable(schema map[string]any) bool {
 	return slices.Contains(types, any("null"))
 }
 
-// opaque are members whose values only the server makes.
-var opaque = map[string]bool{"token": true, "cursor": true}
+// opaque are members whose values only the server makes; an owner must be a user of
+// the tenant, so most that are made up would be refused.
+var opaque = map[string]bool{"token": true, "cursor": true, "owner_id": true}
 
 func (g *generator) object(schema map[string]any) map[string]any {
 	out := map[string]any{}
