@@ -19,6 +19,9 @@ const (
 	followBytes  = 8 << 20
 )
 
+// stopWait is how long a reader that is told to stop may take to notice.
+const stopWait = time.Second
+
 // Follow hands every event of the ledger from an address (inclusive) on to fn,
 // in order, without a gap, in batches of what is there: whole messages, but for
 // the beginning of the first one. It returns when ctx ends, when fn reports an
@@ -61,6 +64,13 @@ func (l *Ledger) follow(ctx context.Context, start events.Address, subjects []st
 	}()
 	defer func() { // the pump ends before Follow does
 		cancel()
+		// The reader is stopped when nobody reads: a Stop while it begins anew would
+		// leave what it has just begun running for ever (nats.go 1.55, ordered.go). One
+		// that cannot begin, in an outage, must not hold up a stop.
+		select {
+		case <-pumped:
+		case <-time.After(stopWait):
+		}
 		msgs.Stop()
 		<-pumped
 	}()
